@@ -1,0 +1,1 @@
+"""The log: one file an hour, its only writer, its newest part in memory, its readers."""

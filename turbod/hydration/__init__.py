@@ -1,0 +1,1 @@
+"""Views for events: references, the AppView, the cache, and records in order per DID."""

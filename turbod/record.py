@@ -1,0 +1,74 @@
+"""One hydrated record: how its line is spliced from bytes, and what a line's head tells. Pure."""
+
+from typing import Final
+
+import msgspec
+
+from turbod.event import Event, Malformed, parse
+
+MAX_RECORD_BYTES: Final = 1024 * 1024
+NULL: Final = b"null"
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What is kept in memory of a record beside its line: all that a filter asks for."""
+
+    cursor: int
+    did: str
+    kind: str
+    operation: str
+    collection: str
+    about: tuple[str, ...]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A hydrated event without its cursor, which only the log's writer gives.
+
+    Attributes:
+        body: the line's bytes behind the cursor, from `,"at_uri"` to the closing brace.
+        intake: the number under which the upstream took the event in.
+    """
+
+    event: Event
+    body: bytes
+    intake: int
+
+    def line(self, cursor: int) -> bytes:
+        """Return the record as it lies on disk and goes to subscribers, without a line break."""
+        return b'{"cursor":%d%b' % (cursor, self.body)
+
+    def head(self, cursor: int) -> Head:
+        """Return what the filter needs to know."""
+        event = self.event
+        return Head(cursor, event.did, event.kind, event.operation, event.collection, event.about)
+
+
+class _Line(msgspec.Struct):
+    cursor: int
+    message: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def read_line(line: bytes) -> tuple[int, Event]:
+    """Read a record's cursor and event back from its line.
+
+    Raises:
+        Malformed: where the line is not a whole record.
+    """
+    try:
+        decoded = _decode_line(line)
+    except (ValueError, RecursionError):
+        raise Malformed("json") from None
+    return decoded.cursor, parse(bytes(decoded.message))
+
+
+def head_of_line(line: bytes) -> Head:
+    """Read from a line on disk what `Record.head` gave when it was written.
+
+    Raises:
+        Malformed: where the line is not a whole record.
+    """
+    cursor, event = read_line(line)
+    return Head(cursor, event.did, event.kind, event.operation, event.collection, event.about)

@@ -1,0 +1,1 @@
+"""One port: WebSocket subscribers, each at its own pace, and plain GETs."""

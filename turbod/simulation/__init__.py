@@ -1,0 +1,1 @@
+"""A small Bluesky on loopback: Jetstream hosts and an AppView with believable traffic."""

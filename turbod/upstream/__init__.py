@@ -1,0 +1,1 @@
+"""Reading Jetstream: sessions, and several merged into one stream without duplicates."""
