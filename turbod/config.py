@@ -6,7 +6,7 @@ Each stage of turbod gets its own section and nothing else.
 """
 
 import argparse
-import os
+import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,19 +18,21 @@ from msgspec import Meta
 MEGABYTE: Final = 1024 * 1024
 GIGABYTE: Final = 1000**3
 
-Bytes = Annotated[int, Meta(ge=MEGABYTE, le=10**15)]
-Seconds = Annotated[float, Meta(ge=0.01, le=86400)]
+
+_COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-zA-Z0-9]*)$"
+_PREFIX: Final = "TURBOD_"
+_ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_CAPTURES"})  # the file; the tests' data
 
 
 class ConfigError(ValueError):
     """A setting that cannot be: one line that says which, where it came from, what is allowed."""
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True):
     """Settings that one stage reads."""
 
 
-class UpstreamSettings(Section):
+class UpstreamSettings(Section, frozen=True):
     """Reading Jetstream."""
 
     handshake_seconds: Annotated[
@@ -56,7 +58,7 @@ class UpstreamSettings(Section):
     ] = 2_000_000
 
 
-class HydrationSettings(Section):
+class HydrationSettings(Section, frozen=True):
     """Asking the AppView."""
 
     calls_per_second: Annotated[
@@ -80,7 +82,7 @@ class HydrationSettings(Section):
     ] = 32 * MEGABYTE
 
 
-class CacheSettings(Section):
+class CacheSettings(Section, frozen=True):
     """Keeping what the AppView answered."""
 
     memory_bytes: Annotated[
@@ -101,7 +103,7 @@ class CacheSettings(Section):
     ] = 600
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True):
     """Writing the log, and its newest part in memory."""
 
     max_bytes: Annotated[
@@ -117,7 +119,7 @@ class LogSettings(Section):
     ] = 48 * MEGABYTE
 
 
-class ServerSettings(Section):
+class ServerSettings(Section, frozen=True):
     """Serving subscribers and plain GETs."""
 
     max_connections: Annotated[
@@ -144,7 +146,7 @@ class ServerSettings(Section):
     ] = 10
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """Everything that can be set."""
 
     listen: Annotated[
@@ -166,7 +168,7 @@ class Settings(Section):
         str, Meta(pattern=r"^https?://[^/?#\s]+$", description="the AppView, asked without a login")
     ] = "https://public.api.bsky.app"
     collections: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Meta(pattern=_COLLECTION)], ...],
         Meta(
             min_length=1,
             max_length=80,
@@ -180,8 +182,170 @@ class Settings(Section):
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning, error")
     ] = "info"
-    upstreams: UpstreamSettings = UpstreamSettings()
+    jetstream: UpstreamSettings = UpstreamSettings()
     hydration: HydrationSettings = HydrationSettings()
     cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
     server: ServerSettings = ServerSettings()
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One row of the table.
+
+    Attributes:
+        key: as in the file, such as `hydration.deadline_seconds`.
+        kind: the annotated type, which msgspec converts to and checks against.
+    """
+
+    key: str
+    kind: Any
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return "--" + self.key.replace(".", "-").replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable; a list's items stand with spaces between them."""
+        return _PREFIX + self.key.replace(".", "_").upper()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it is a list: a repeatable option, an array in the file."""
+        return isinstance(self.default, tuple)
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there, in words."""
+        meta = _meta(self.kind)
+        if meta.ge is not None:
+            noun = "a whole number" if isinstance(self.default, int) and self._whole else "a number"
+            return f"{noun} from {meta.ge} to {meta.le}"
+        return meta.description or "text"
+
+    @property
+    def _whole(self) -> bool:
+        return bool(get_args(self.kind)[0] is int)
+
+
+def table() -> tuple[Setting, ...]:
+    """Return every setting, general ones first, then section by section."""
+    return tuple(sorted(_rows(Settings, ""), key=lambda row: "." in row.key))
+
+
+def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Merge defaults, file, environment and command line into settings.
+
+    Args:
+        options: by setting's key, what stood on the command line; also `config`, the file.
+        environment: all environment variables.
+
+    Raises:
+        ConfigError: naming the first setting that cannot be, where it came from, what is allowed.
+    """
+    file = options.get("config") or environment.get("TURBOD_CONFIG")
+    from_file = dict(_flatten(_read(file))) if file else {}
+    _refuse_unknown(from_file, environment, str(file))
+    values = {}
+    for row in table():
+        for given, origin in (
+            (options.get(row.key), row.flag),
+            (_split(row, environment.get(row.variable)), row.variable),
+            (from_file.get(row.key), f"{row.key} in {file}"),
+        ):
+            if given is not None:
+                values[row.key] = _convert(row, given, origin)
+                break
+    return msgspec.convert(_nest(values), Settings)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add every setting to a command, and `--config`."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings (TURBOD_CONFIG)")
+    groups: dict[str, Any] = {}
+    for row in table():
+        name = row.key.partition(".")[0] if "." in row.key else "general"
+        group = groups.get(name) or groups.setdefault(name, parser.add_argument_group(name))
+        group.add_argument(
+            row.flag,
+            dest=row.key,
+            default=None,
+            metavar=row.key.rpartition(".")[2].rpartition("_")[2].upper(),
+            action="append" if row.repeatable else "store",
+            help=f"{row.help} (default: {_shown(row.default)})".replace("%", "%%"),
+        )
+
+
+def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
+    hints = get_type_hints(section, include_extras=True)
+    for field in msgspec.structs.fields(section):
+        kind, key = hints[field.name], prefix + field.name
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _rows(kind, f"{key}.")
+        else:
+            yield Setting(key, kind, field.default, _meta(kind).description or "")
+
+
+def _meta(kind: Any) -> Meta:
+    return next(part for part in get_args(kind) if isinstance(part, Meta))
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: not TOML: {error}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+    return tree
+
+
+def _refuse_unknown(
+    from_file: Mapping[str, Any], environment: Mapping[str, str], file: str
+) -> None:
+    keys = {row.key for row in table()}
+    variables = {row.variable for row in table()} | _ELSEWHERE
+    for key in from_file.keys() - keys:
+        raise ConfigError(f"{key} in {file}: no such setting; {_like(key, keys)}")
+    for name in environment:
+        if name.startswith(_PREFIX) and name not in variables:
+            raise ConfigError(f"{name}: no such setting; {_like(name, variables)}")
+
+
+def _like(name: str, known: Sequence[str] | set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "`turbod serve --help` lists all"
+
+
+def _split(row: Setting, text: str | None) -> str | list[str] | None:
+    return text.split() if row.repeatable and text is not None else text
+
+
+def _convert(row: Setting, given: Any, origin: str) -> Any:
+    try:
+        return msgspec.convert(given, row.kind, strict=not isinstance(given, str | list))
+    except msgspec.ValidationError:
+        shown = " ".join(map(str, given)) if isinstance(given, list) else given
+        raise ConfigError(f"{origin} was {shown!r}: expected {row.allowed}") from None
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value) or "none"
