@@ -1,0 +1,337 @@
+"""Events in, hydrated records out: at once where all views are known, in order per DID always."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from turbod.config import HydrationSettings
+from turbod.event import POST, Event, uri_did
+from turbod.hydration.appview import AppView, Kind, Outcome
+from turbod.hydration.assembly import Views, assemble, wanted
+from turbod.hydration.cache import Cache, Entry
+from turbod.hydration.freshness import Effect, effect
+from turbod.hydration.lag import Lag
+from turbod.hydration.recent import RecentPosts
+from turbod.hydration.views import View
+from turbod.record import MAX_RECORD_BYTES, Record
+
+MAX_WAITING_EVENTS: Final = 20_000
+_JOB_BYTES: Final = 3000  # what a waiting event takes beside its message
+_ASK_AGAIN_SECONDS: Final = 1.0
+_FROM_STREAM_SECONDS: Final = 5.0
+_FRESH_MISSING_SECONDS: Final = 30.0
+
+log = structlog.get_logger()
+
+
+class HydratorStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of plain numbers."""
+
+    taken: int
+    hydrated: int
+    at_once: int
+    excluded: int
+    too_long: int
+    unresolved: int
+    from_stream: int
+    waiting_events: int
+    waiting_bytes: int
+    oldest_waiting_seconds: float
+
+
+class _Job:
+    """One event that waits for views, and those it has."""
+
+    __slots__ = ("event", "intake", "missing", "since", "views")
+
+    def __init__(self, event: Event, intake: int, views: Views, missing: set[str]) -> None:
+        self.event = event
+        self.intake = intake
+        self.views = views
+        self.missing = missing
+        self.since = time.monotonic()
+
+
+class Hydrator:
+    """Takes events and gives records to `append`, or their intake numbers to `dropped`."""
+
+    def __init__(
+        self,
+        settings: HydrationSettings,
+        *,
+        appview_url: str,
+        cache: Cache,
+        append: Callable[[Record], None],
+        dropped: Callable[[Sequence[int]], None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._append = append
+        self._dropped = dropped
+        self._now_us = now_us
+        self.appview = AppView(
+            appview_url,
+            settings,
+            answered=self._answered,
+            stamp=lambda: cache.generation,
+        )
+        self._queues: dict[str, deque[_Job]] = {}
+        self._waiting: dict[str, list[_Job]] = {}
+        self._asked_again: set[str] = set()
+        self._builds: dict[str, list[str]] = {}
+        self._recent = RecentPosts(now_us)
+        self._lag = Lag(settings.max_lag_seconds)
+        self._last_time_us = 0
+        self._bytes = self._events = 0
+        self._taken = self._hydrated = self._at_once = self._excluded = 0
+        self._unresolved = self._from_stream = self._too_long = 0
+        self._progress = trio.lowlevel.ParkingLot()
+
+    def take(self, event: Event, intake: int, logged: bool) -> None:  # noqa: FBT001 - the hot path
+        """Hydrate an event and pass it on, now or when its views are there."""
+        self._taken += 1
+        self._last_time_us = event.time_us
+        self._observe(event)
+        if not logged or event.did in self._cache.excluded:
+            self._excluded += logged
+            self._dropped((intake,))
+            return
+        views, missing = self._look_up(event)
+        if not missing and event.did not in self._queues:
+            self._at_once += 1
+            self._emit(event, intake, views)
+        else:
+            self._wait(_Job(event, intake, views, missing))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the events waiting for views are within their bounds."""
+        return self._bytes < self._settings.max_pending_bytes and self._events < MAX_WAITING_EVENTS
+
+    async def room(self) -> None:
+        """Wait until a good part of the room is free again, so that intake does not stutter."""
+        while not self._has_much_room():
+            await self._progress.park()
+
+    def outdate_all(self) -> None:
+        """Use nothing that was fetched before now: the stream missed events."""
+        self._cache.outdate_all()
+
+    async def drain(self) -> None:
+        """Wait until nothing waits for views any more."""
+        while self._events:
+            await self._progress.park()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask the AppView, and watch the lag, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.appview.run)
+            task_status.started()
+            while True:
+                await trio.sleep(1)
+                self._recent.expire()
+                self._watch_lag()
+
+    def statistics(self) -> HydratorStatistics:
+        """Return a snapshot."""
+        oldest = min((jobs[0].since for jobs in self._queues.values()), default=time.monotonic())
+        return HydratorStatistics(
+            taken=self._taken,
+            hydrated=self._hydrated,
+            at_once=self._at_once,
+            excluded=self._excluded,
+            too_long=self._too_long,
+            unresolved=self._unresolved,
+            from_stream=self._from_stream,
+            waiting_events=self._events,
+            waiting_bytes=self._bytes,
+            oldest_waiting_seconds=time.monotonic() - oldest,
+        )
+
+    def _observe(self, event: Event) -> None:
+        """Let the event change what is known, before anything is hydrated after it."""
+        if event.collection == POST and event.operation == "create":
+            self._recent.add(event)
+        if event.kind != "identity" or not self._names_known_handle(event):
+            self._apply(effect(event))
+
+    def _names_known_handle(self, event: Event) -> bool:
+        """Tell whether an identity event repeats the handle that the cached profile shows."""
+        handle = event.notice.get("handle") if event.notice is not None else None
+        entry = self._cache.get(event.did) if handle is not None else None
+        return entry is not None and entry.data is not None and handle == _handle(entry.data)
+
+    def _apply(self, change: Effect) -> None:
+        cache = self._cache
+        if change.gone is not None:
+            self._recent.remove(change.gone)
+            cache.take_away(change.gone, change.version)
+        if change.back is not None:
+            cache.bring_back(change.back, change.version)
+        for ref in change.outdated:
+            cache.outdate(ref)
+
+    def _look_up(self, event: Event) -> tuple[Views, set[str]]:
+        views: Views = {}
+        missing: set[str] = set()
+        for key in wanted(event):
+            entry = self._known(key)
+            if entry is None:
+                missing.add(key)
+            else:
+                views[key] = entry
+        return views, missing
+
+    def _known(self, key: str) -> Entry | None:
+        """Return the answer for a key where it need not be asked for."""
+        entry = self._cache.get(key)
+        if entry is None and self._is_hidden(key):
+            return self._cache.put_missing(key, stamp=self._cache.generation)
+        return entry
+
+    def _is_hidden(self, key: str) -> bool:
+        if key.startswith("at:"):
+            return self._cache.hidden((key, uri_did(key)))
+        return self._cache.hidden((key,))
+
+    def _wait(self, job: _Job) -> None:
+        self._queues.setdefault(job.event.did, deque()).append(job)
+        self._events += 1
+        self._bytes += len(job.event.message) + _JOB_BYTES
+        for key in job.missing:
+            self._ask(key).append(job)
+
+    def _ask(self, key: str) -> list[_Job]:
+        """Return those that wait for a key, after asking for it if nobody did."""
+        jobs = self._waiting.get(key)
+        if jobs is None:
+            jobs = self._waiting[key] = []
+            self.appview.want(_kind(key), key)
+        return jobs
+
+    def _answered(self, key: str, view: View | None, outcome: Outcome, stamp: int) -> None:
+        """Take one answer of the AppView's, exactly one for each key that was wanted."""
+        if outcome is Outcome.UNRESOLVED:
+            self._resolve(key, None)
+        elif self._is_hidden(key):
+            self._resolve(key, self._cache.put_missing(key, stamp=stamp))
+        elif view is not None:
+            self._resolve(key, self._cache.put(key, view.data, view.inside, stamp=stamp))
+        elif self._recent.is_fresh(key):
+            self._missing_but_fresh(key, stamp)
+        else:
+            self._resolve(key, self._cache.put_missing(key, stamp=stamp))
+
+    def _missing_but_fresh(self, key: str, stamp: int) -> None:
+        """Build a post from the stream where it was seen there, else ask once more."""
+        if self._recent.has(key):
+            self._build(key)
+        elif key not in self._asked_again:
+            self._asked_again.add(key)
+            self.appview.want(Kind.POST, key, delay_seconds=_ASK_AGAIN_SECONDS)
+        else:
+            seconds = _FRESH_MISSING_SECONDS
+            self._resolve(key, self._cache.put_missing(key, stamp=stamp, seconds=seconds))
+
+    def _build(self, key: str) -> None:
+        author = uri_did(key)
+        profile = self._known(author)
+        if profile is None:
+            self._builds.setdefault(author, []).append(key)
+            self._ask(author)
+        else:
+            self._built(key, profile)
+
+    def _built(self, key: str, author: Entry | None) -> None:
+        data = None
+        if author is not None and author.data is not None and not self._is_hidden(key):
+            data = self._recent.build(key, author.data)
+        if data is None:
+            stamp, seconds = self._cache.generation, _FRESH_MISSING_SECONDS
+            self._resolve(key, self._cache.put_missing(key, stamp=stamp, seconds=seconds))
+        else:
+            seconds = _FROM_STREAM_SECONDS
+            author_did = uri_did(key)
+            entry = self._cache.put_from_stream(key, data, author_did, seconds=seconds)
+            self._resolve(key, entry)
+
+    def _resolve(self, key: str, entry: Entry | None) -> None:
+        """Give an answer, or None for unresolved, to all that wait for it."""
+        self._asked_again.discard(key)
+        for job in self._waiting.pop(key, ()):
+            job.missing.discard(key)
+            job.views[key] = entry
+            if not job.missing:
+                self._advance(job.event.did)
+        for uri in self._builds.pop(key, ()):
+            self._built(uri, entry)
+
+    def _advance(self, did: str) -> None:
+        """Pass on what is complete at the head of a DID's queue."""
+        jobs = self._queues.get(did)
+        while jobs and not jobs[0].missing:
+            job = jobs.popleft()
+            self._events -= 1
+            self._bytes -= len(job.event.message) + _JOB_BYTES
+            self._hide_gone(job.views)
+            self._emit(job.event, job.intake, job.views)
+        if jobs is not None and not jobs:
+            del self._queues[did]
+        if self._has_much_room():
+            self._progress.unpark_all()
+
+    def _hide_gone(self, views: Views) -> None:
+        """Take out what was deleted, deactivated or excluded while the event waited."""
+        cache = self._cache
+        for key, entry in views.items():
+            if entry is not None and entry.data is not None and cache.hidden(entry.inside):
+                views[key] = cache.put_missing(key, stamp=entry.stamp)
+
+    def _emit(self, event: Event, intake: int, views: Views) -> None:
+        body, unresolved, from_stream = assemble(event, views, self._cache.get)
+        if len(body) > MAX_RECORD_BYTES:
+            log.warning("record_too_long", at_uri=event.at_uri, bytes=len(body))
+            self._too_long += 1
+            self._dropped((intake,))
+            return
+        self._hydrated += 1
+        self._unresolved += unresolved
+        self._from_stream += from_stream
+        self._append(Record(event, body, intake))
+
+    def _has_much_room(self) -> bool:
+        half = self._settings.max_pending_bytes // 2
+        return self._bytes <= half and self._events <= MAX_WAITING_EVENTS // 2
+
+    def _watch_lag(self) -> None:
+        """Give up on hydrating what is too late, where only the budget is short."""
+        if not self._last_time_us:
+            return
+        lag_seconds = max(self._now_us() - self._last_time_us, 0) / 1_000_000
+        if self._lag.too_long(lag_seconds, now_seconds=time.monotonic()) and self._events:
+            log.warning("hydration_given_up", lag_seconds=round(lag_seconds), events=self._events)
+            self.appview.shed()
+
+
+class _Profile(msgspec.Struct):
+    handle: str | None = None
+
+
+_decode_profile = msgspec.json.Decoder(_Profile).decode
+
+
+def _handle(profile: bytes) -> str | None:
+    try:
+        return _decode_profile(profile).handle
+    except ValueError:  # the view is valid JSON, but its handle is no string
+        return None
+
+
+def _kind(key: str) -> Kind:
+    return Kind.POST if key.startswith("at:") else Kind.PROFILE
