@@ -1,10 +1,12 @@
 """A run of records as memory, disk and subscribers share it. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from turbod.eventlog.line import cursor_of
 from turbod.record import Head, head_of_line
 
 MAX_CHUNK_RECORDS: Final = 100
@@ -29,8 +31,10 @@ class Chunk:
         last: the position behind it, the cursor of its last record.
         gap: what is missing between `after` and the first record, or None.
         array: `[line,line,...]`.
-        ordinal: how many records were published before this chunk since the process started, or
-            None where it was read from disk.
+        ordinal: how many records came before this chunk since the process started, or None where
+            it was read from disk.
+        dids: the DIDs that its records come from or are about, or None where it was read from disk.
+        texts: message texts that subscribers share, by whatever key the server chooses.
     """
 
     __slots__ = ("_heads", "_spans", "after", "array", "dids", "gap", "last", "ordinal", "texts")
@@ -61,7 +65,6 @@ class Chunk:
         self.dids = (
             frozenset(did for head in heads for did in (head.did, *head.about)) if heads else None
         )
-        # Message texts that several subscribers share, by whatever key the server chooses.
         self.texts: dict[object, bytes] = {}
 
     def __len__(self) -> int:
@@ -80,6 +83,33 @@ class Chunk:
         start = self._spans[index - 1] if index else 0
         return self.array[start + 1 : self._spans[index]]
 
+    def cursor(self, index: int) -> int:
+        """Return one record's cursor."""
+        if self._heads is not None:
+            return self._heads[index].cursor
+        return cursor_of(self.line(index))
+
+    def count_until(self, cursor: int) -> int:
+        """Return how many of the records have a cursor of at most `cursor`."""
+        if cursor >= self.last:
+            return len(self)
+        return (
+            0 if cursor <= self.after else bisect_right(range(len(self)), cursor, key=self.cursor)
+        )
+
     def size(self, index: int) -> int:
         """Return the length of one record's line."""
         return self._spans[index] - (self._spans[index - 1] if index else 0) - 1
+
+
+def merged(chunks: Sequence[Chunk]) -> Chunk:
+    """Return one chunk in place of several neighbours, of which only the first may have a gap."""
+    first = chunks[0]
+    return Chunk(
+        [chunk.line(i) for chunk in chunks for i in range(len(chunk))],
+        after=first.after,
+        last=chunks[-1].last,
+        heads=[head for chunk in chunks for head in chunk.heads],
+        gap=first.gap,
+        ordinal=first.ordinal,
+    )

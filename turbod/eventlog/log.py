@@ -1,0 +1,247 @@
+"""The log as the rest of turbod sees it: append, wait, read after a cursor."""
+
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from turbod.config import LogSettings
+from turbod.eventlog.appender import Appender
+from turbod.eventlog.batch import Part
+from turbod.eventlog.chunk import Chunk
+from turbod.eventlog.hour_file import gaps_name, records_name
+from turbod.eventlog.hours import Hours
+from turbod.eventlog.opening import Opened
+from turbod.eventlog.rate import EventRate
+from turbod.eventlog.reader import Pruned, Reader
+from turbod.eventlog.tail import Tail
+from turbod.eventlog.watch import Watch, Watches
+from turbod.eventlog.writer import Writer
+from turbod.record import Record
+
+__all__ = ["EventLog", "LogStatistics", "Pruned", "Watch"]
+
+RECENT_BYTES: Final = 8 * 1024 * 1024  # what is read into memory at start
+
+log = structlog.get_logger()
+
+
+class LogStatistics(msgspec.Struct, frozen=True):
+    """What the log holds and has done since the process started."""
+
+    head: int
+    floor: int
+    records: int
+    stores: int
+    longest_store_us: int
+    queued_records: int
+    queued_bytes: int
+    memory_records: int
+    memory_bytes: int
+    text_bytes: int
+    disk_bytes: int
+    hours: int
+    gaps: int
+    watches: int
+
+
+class EventLog:
+    """The only place where events wait for their readers. A reader is a position, not a queue.
+
+    Everything but `run` and what is said below is for use while `run` runs.
+
+    Attributes:
+        data: turbod's data folder; the log lies in its folder `live`.
+        written: is told the intake numbers of records as soon as they are on disk and published.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        settings: LogSettings,
+        *,
+        written: Callable[[Sequence[int]], None],
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._folder = data / "live"
+        self._settings = settings
+        self._written = written
+        self._now_us = now_us
+        self._watches = Watches()
+        self._too_big = trio.Event()
+        self._hours: Hours
+        self._tail: Tail
+        self._reader: Reader
+        self._writer: Writer
+        self._rate: EventRate
+        self._records = 0
+
+    @property
+    def head(self) -> int:
+        """The newest cursor that was given and is on disk; 0 for an empty log."""
+        return self._tail.head
+
+    @property
+    def floor(self) -> int:
+        """Everything above it is retained; 0 for an empty log.
+
+        A reader may stand below it only where nothing was ever above it: on a log that was empty.
+        """
+        return self._hours.floor
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps the log from writing, in words; None where nothing does."""
+        return self._writer.fault
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more should be appended now."""
+        return self._writer.has_room
+
+    @property
+    def events_per_minute(self) -> float:
+        """Smoothed over a minute."""
+        return self._rate.per_minute(now_seconds=trio.current_time())
+
+    async def room(self) -> None:
+        """Wait until more may be appended."""
+        await self._writer.room()
+
+    def append(self, record: Record) -> None:
+        """Queue a record to be written, synced and published, in this order and soon."""
+        self._writer.append(record)
+
+    def mark_gap(self, message: str) -> None:
+        """Note that events may be missing before the next record that is appended."""
+        self._writer.mark_gap(message)
+
+    async def flush(self) -> None:
+        """Wait until all that was appended is on disk and published: for ever on a full disk."""
+        await self._writer.flush()
+
+    def in_memory(self, after: int) -> bool:
+        """Tell whether every retained record above `after` is in memory, and none is lost."""
+        return after >= self._tail.start and after >= self._hours.lost
+
+    def next_chunk(self, after: int) -> Chunk | None:
+        """Return the first chunk that reaches above `after`, or None where `after` is the head.
+
+        Only for positions that are in memory. The chunk may begin at or below `after`.
+        """
+        return self._tail.next_chunk(after)
+
+    async def read_chunks(self, after: int) -> list[Chunk]:
+        """Read the next chunks above `after` from disk, about 1 MiB; none only at the head.
+
+        Raises:
+            Pruned: records above `after` have been deleted to make room.
+        """
+        return await self._reader.chunks(after)
+
+    async def read_identities(self, *, after: int, until: int) -> "array[int]":
+        """Return the identities of the events above `after`, up to the cursor `until`.
+
+        Raises:
+            Pruned: records above `after` have been deleted to make room.
+        """
+        return await self._reader.identities(after=after, until=until)
+
+    def events_behind(self, after: int) -> int | None:
+        """Return how many records are above `after`, None where they are not all in memory."""
+        return self._tail.count_after(after) if self.in_memory(after) else None
+
+    def watch(self, dids: frozenset[str] | None) -> Watch:
+        """Return a watch on these DIDs' events, on all where None. Close it when done."""
+        return self._watches.add(dids)
+
+    def statistics(self) -> LogStatistics:
+        """Return the figures of this moment."""
+        return LogStatistics(
+            head=self.head,
+            floor=self.floor,
+            records=self._records,
+            stores=self._writer.stores,
+            longest_store_us=self._writer.longest_store_us,
+            queued_records=self._writer.queued_records,
+            queued_bytes=self._writer.queued_bytes,
+            memory_records=self._tail.records,
+            memory_bytes=self._tail.bytes,
+            text_bytes=self._tail.texts.bytes,
+            disk_bytes=self._hours.total_bytes,
+            hours=len(self._hours),
+            gaps=self._hours.gap_count,
+            watches=len(self._watches.open),
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Repair, say so, then write until cancelled.
+
+        Raises:
+            OSError: where the disk fails in another way than by being full.
+        """
+        appender = await self._open()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._writer.run)
+                nursery.start_soon(self._prune)
+                task_status.started()
+        finally:
+            appender.close()
+
+    async def _open(self) -> Appender:
+        recent_bytes = min(RECENT_BYTES, self._settings.memory_bytes // 2)
+        opened = await trio.to_thread.run_sync(
+            lambda: Opened(self._folder, recent_bytes=recent_bytes)
+        )
+        self._hours = opened.hours
+        self._reader = Reader(self._hours)
+        self._tail = Tail(memory_bytes=self._settings.memory_bytes, start=opened.recent)
+        while chunks := await self._reader.chunks(self._tail.head):
+            self._tail.load(chunks)
+        assert self._tail.head == opened.last, "the log's end was read whole"
+        self._rate = EventRate(now_seconds=trio.current_time())
+        appender = Appender(self._folder)
+        self._writer = Writer(
+            appender,
+            last=opened.last,
+            ordinal=self._tail.published,
+            gap_message=opened.gap_message,
+            size_of=self._hours.size,
+            publish=self._publish,
+            now_us=self._now_us,
+        )
+        log.info("log_open", head=opened.last, floor=self.floor, hours=len(self._hours))
+        return appender
+
+    def _publish(self, part: Part, size: int) -> None:
+        """Let readers have what is on disk now; no reader sees half of it, for nothing waits."""
+        for gap in part.gaps:
+            self._hours.add_gap(gap)
+        self._hours.grew(part.hour, size=size, first=part.first)
+        for chunk in part.chunks:
+            self._tail.publish(chunk)
+            self._watches.publish(chunk)
+        self._records += len(part.intakes)
+        self._rate.add(len(part.intakes), now_seconds=trio.current_time())
+        if self._hours.total_bytes > self._settings.max_bytes:
+            self._too_big.set()
+        self._written(part.intakes)
+
+    async def _prune(self) -> None:
+        """Delete the oldest hours whenever all of them are too big together."""
+        while True:
+            await self._too_big.wait()
+            self._too_big = trio.Event()
+            for hour in self._hours.drop_oldest(max_bytes=self._settings.max_bytes):
+                await trio.to_thread.run_sync(self._delete, hour)
+                log.info("log_pruned", file=records_name(hour), floor=self.floor)
+
+    def _delete(self, hour: int) -> None:
+        (self._folder / records_name(hour)).unlink(missing_ok=True)
+        (self._folder / gaps_name(hour)).unlink(missing_ok=True)

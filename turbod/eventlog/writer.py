@@ -1,0 +1,169 @@
+"""The only appender and the only giver of cursors: collects, writes, syncs, then publishes."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from turbod.backoff import Backoff
+from turbod.eventlog.appender import Appender, DiskFull
+from turbod.eventlog.batch import Part, next_batch
+from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS
+from turbod.eventlog.hour_file import MAX_GAP_MESSAGE
+from turbod.record import Record
+
+# A record may wait 20 ms for company; the thread's start and the timer's grain are in it.
+COMPANY_SECONDS: Final = 0.015
+MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
+RECORD_OVERHEAD_BYTES: Final = 2048  # an event and its decoded record, beside the body
+LONGEST_RETRY_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class Writer:
+    """Writes what is appended, in order.
+
+    Attributes:
+        fault: what keeps it from writing, in words, or None.
+        queued_bytes: what was appended and is not published yet.
+        longest_store_us: the longest write and sync since the process started.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        *,
+        last: int,
+        ordinal: int,
+        gap_message: str | None,
+        size_of: Callable[[int], int],
+        publish: Callable[[Part, int], None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self.fault: str | None = None
+        self.queued_bytes = 0
+        self.stores = 0
+        self.longest_store_us = 0
+        self._appender = appender
+        self._last = last
+        self._ordinal = ordinal
+        self._gap_message = gap_message
+        self._size_of = size_of
+        self._publish = publish
+        self._now_us = now_us
+        self._queue: deque[Record | str] = deque()
+        self._waiting_bytes = 0  # of what no batch has taken yet
+        self._appended = self._published = 0
+        self._since = 0.0
+        self._some, self._enough = trio.Event(), trio.Event()
+        self._progress = trio.lowlevel.ParkingLot()
+        self._limiter = trio.CapacityLimiter(1)
+        self._backoff = Backoff(first_seconds=0.05, longest_seconds=LONGEST_RETRY_SECONDS)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more should be appended now."""
+        return self.queued_bytes < MAX_QUEUED_BYTES
+
+    @property
+    def queued_records(self) -> int:
+        """How many records were appended and are not published yet."""
+        return self._appended - self._published
+
+    def append(self, record: Record) -> None:
+        """Queue a record; it is on disk and published soon."""
+        queue = self._queue
+        if not queue:
+            self._since = trio.current_time()
+            self._some.set()
+        if self._gap_message is not None:
+            queue.append(self._gap_message)
+            self._gap_message = None
+        queue.append(record)
+        self._appended += 1
+        size = len(record.body)
+        self._waiting_bytes += size
+        self.queued_bytes += size + RECORD_OVERHEAD_BYTES
+        if len(queue) >= MAX_CHUNK_RECORDS or self._waiting_bytes >= MAX_CHUNK_BYTES:
+            self._enough.set()
+
+    def mark_gap(self, message: str) -> None:
+        """Note that events may be missing before the next record that is appended."""
+        if self._gap_message and message not in self._gap_message:
+            message = f"{self._gap_message}; {message}"
+        self._gap_message = message[:MAX_GAP_MESSAGE]
+
+    async def room(self) -> None:
+        """Wait until more may be appended."""
+        await trio.lowlevel.checkpoint()
+        while not self.has_room:
+            await self._progress.park()
+
+    async def flush(self) -> None:
+        """Wait until all that was appended is on disk and published."""
+        await trio.lowlevel.checkpoint()
+        target = self._appended
+        while self._published < target:
+            self._enough.set()
+            await self._progress.park()
+
+    async def run(self) -> None:
+        """Write until cancelled. A write under way is finished, and published, before that."""
+        while True:
+            await self._company()
+            for part in self._take():
+                await self._store(part)
+
+    async def _company(self) -> None:
+        """Return when records wait and are enough, or have waited long enough."""
+        if not self._queue:
+            self._some = trio.Event()
+            await self._some.wait()
+        with trio.move_on_at(self._since + COMPANY_SECONDS):
+            await self._enough.wait()
+
+    def _take(self) -> list[Part]:
+        parts, self._last = next_batch(
+            self._queue, last=self._last, ordinal=self._ordinal, now_us=self._now_us()
+        )
+        self._enough = trio.Event()
+        self._waiting_bytes -= sum(part.bodies for part in parts)
+        self._ordinal += sum(len(part.intakes) for part in parts)
+        return parts
+
+    async def _store(self, part: Part) -> None:
+        size = self._size_of(part.hour)
+        while True:
+            started = trio.current_time()
+            try:
+                # Not abandoned when cancelled: a thread that began is waited for.
+                size = await trio.to_thread.run_sync(
+                    self._appender.store, part, size, limiter=self._limiter
+                )
+            except DiskFull as full:
+                self._note_fault(str(full))
+                await trio.sleep(self._backoff.next_seconds())
+            else:
+                break
+        self._note_success(part, trio.current_time() - started)
+        self._publish(part, size)
+        self._progress.unpark_all()
+
+    def _note_fault(self, fault: str) -> None:
+        if self.fault is None:
+            log.error("log_not_writing", fault=fault, todo="make room; it goes on by itself")
+        self.fault = fault
+
+    def _note_success(self, part: Part, seconds: float) -> None:
+        if self.fault is not None:
+            log.warning("log_writing_again", fault=self.fault)
+            self.fault = None
+            self._backoff.reset()
+        self.stores += 1
+        self.longest_store_us = max(self.longest_store_us, round(seconds * 1_000_000))
+        count = len(part.intakes)
+        self._published += count
+        self.queued_bytes -= part.bodies + count * RECORD_OVERHEAD_BYTES
