@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
 import msgspec
@@ -68,6 +68,7 @@ class AppViewServer:
         fail_next: failures of the very next calls, before any other; "" lets one pass.
         budget: (calls, window in seconds), as a fixed window, or None.
         budget_headers: whether RateLimit-* (and Retry-After with a 429) are sent with a budget.
+        control: takes the query of `/control`, to switch faults; a ValueError is a 400.
         deduplicate_posts: answer a URI that was asked twice only once.
     """
 
@@ -87,6 +88,7 @@ class AppViewServer:
         self.budget: tuple[int, float] | None = None
         self.budget_headers = True
         self.deduplicate_posts = False
+        self.control: Callable[[str], None] | None = None
         self.port = port
         self.statistics = AppViewStatistics()
         self._index = index
@@ -238,6 +240,9 @@ class _Exchange:
     async def _answer(self, request: h11.Request) -> bool:
         """Answer; tell whether the connection may go on."""
         parts = urlsplit(request.target.decode())
+        if parts.path == "/control" and self._server.control is not None:
+            await self._control(self._server.control, unquote(parts.query))
+            return True
         if request.method != b"GET" or parts.path not in PARAMETER:
             await self._send(404, _error("XRPCNotSupported", "XRPCNotSupported"))
             return True
@@ -256,6 +261,14 @@ class _Exchange:
             await self._send(_OK, body)
             return True
         return await self._fail(outcome, body)
+
+    async def _control(self, control: Callable[[str], None], text: str) -> None:
+        try:
+            control(text)
+        except ValueError as error:
+            await self._send(400, f"{error}\n".encode(), kind="text/plain")
+        else:
+            await self._send(_OK, b"done\n", kind="text/plain")
 
     def _body(self, path: str, items: list[str]) -> bytes:
         server = self._server
