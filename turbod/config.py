@@ -158,7 +158,9 @@ class Settings(Section, frozen=True):
     upstream: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^wss?://[^/?#\s]+[^?#\s]*$")], ...],
         Meta(
-            min_length=1, max_length=8, description="a Jetstream's /subscribe; all are read at once"
+            min_length=1,
+            max_length=8,
+            description="ws(s)://HOST/subscribe of a Jetstream; all given are read at once",
         ),
     ] = (
         "wss://jetstream1.us-east.bsky.network/subscribe",
@@ -277,6 +279,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action="append" if row.repeatable else "store",
             help=f"{row.help} (default: {_shown(row.default)})".replace("%", "%%"),
         )
+
+
+def documentation() -> str:
+    """Return the page of docs that lists every setting."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `scripts/document-settings` from the table in `turbod/config.py`. The command",
+        "line beats the environment, the environment the file (`--config FILE` or",
+        "`TURBOD_CONFIG`, in TOML).",
+        "Lists: repeat the option; spaces between the items of a variable; an array in the file.",
+        "",
+        "| setting in the file | on the command line | environment | default | allowed | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in table():
+        allowed = row.allowed if row.allowed != row.help else "see meaning"
+        cells = (f"`{row.key}`", f"`{row.flag}`", f"`{row.variable}`", _shown(row.default))
+        lines.append(f"| {' | '.join(cells)} | {allowed} | {row.help} |")
+    return "\n".join(lines) + "\n"
 
 
 def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:

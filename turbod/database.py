@@ -69,6 +69,13 @@ class Changes(msgspec.Struct):
     oldest: int = 0
     outdated_before_us: int = 0
 
+    def follow(self, earlier: "Changes") -> None:
+        """Take in what an earlier flush could not write."""
+        self.views = earlier.views | self.views
+        self.invalidated = earlier.invalidated | self.invalidated
+        self.gone = earlier.gone | self.gone
+        self.positions = earlier.positions | self.positions
+
 
 class Database:
     """The open file. Reads happen in the event loop (5 us a hit), writes in one worker thread."""

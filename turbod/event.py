@@ -189,7 +189,7 @@ def _event(fields: dict[str, Any], message: bytes) -> Event:
         raise Malformed("time_us")
     if not valid_did(did):
         raise Malformed("did")
-    if kind not in KINDS:
+    if type(kind) is not str or kind not in KINDS:
         raise Malformed("kind")
     payload = fields.get(kind)
     if type(payload) is not dict:
@@ -213,7 +213,7 @@ def _commit(
         raise Malformed("collection")
     if not valid_rkey(rkey):
         raise Malformed("rkey")
-    if operation not in OPERATIONS:
+    if type(operation) is not str or operation not in OPERATIONS:
         raise Malformed("operation")
     if type(rev) is not str or not (cid is None or type(cid) is str):
         raise Malformed("shape")

@@ -29,6 +29,7 @@ _EXPIRY_SECONDS: Final = 60
 # change may still be the old view, and is asked for again soon.
 _JUST_NOW_FLUSHES: Final = 10
 _MAYBE_OLD_SECONDS: Final = 30
+_WITHHELD_SECONDS: Final = 30
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -112,14 +113,15 @@ class Cache:
         The entry's data is None where the view shows something that is gone or excluded: it is
         not shown, and asked for again soon.
         """
-        if not self.hidden(inside):
-            lifetime = self._lifetime(key)
-            if self._outdated_just_now(inside):
-                lifetime = min(lifetime, _MAYBE_OLD_SECONDS)
-            entry = self._entry(key, data, inside, stamp, lifetime)
-            self._changes.views[key] = StoredView(key, data, inside, stamp, entry.fetched_us)
-            return self._keep(entry)
-        return self.put_missing(key, stamp=stamp, seconds=min(30, self._settings.missing_seconds))
+        if self.hidden(inside):
+            seconds = min(_WITHHELD_SECONDS, self._settings.missing_seconds)
+            return self._keep(self._entry(key, None, inside, stamp, seconds))
+        if self._outdated_just_now(inside):  # kept in memory only: the file knows no shorter life
+            seconds = min(_MAYBE_OLD_SECONDS, self._lifetime(key))
+            return self._keep(self._entry(key, data, inside, stamp, seconds))
+        entry = self._entry(key, data, inside, stamp, self._lifetime(key))
+        self._changes.views[key] = StoredView(key, data, inside, stamp, entry.fetched_us)
+        return self._keep(entry)
 
     def put_missing(self, key: str, *, stamp: int, seconds: float | None = None) -> Entry:
         """Remember that the AppView has no such thing, for a while; in memory only."""

@@ -1,0 +1,28 @@
+from turbod.hydration.lag import Lag
+
+
+def judge(lags: list[float]) -> list[bool]:
+    lag = Lag(100)
+    return [lag.too_long(value, now_seconds=second) for second, value in enumerate(lags)]
+
+
+def test_falling_behind_by_a_short_budget_is_borne_up_to_the_limit() -> None:
+    judged = judge([float(second) for second in range(200)])
+    assert judged.index(True) == 101
+
+
+def test_an_outage_is_caught_up_with_however_long_it_was() -> None:
+    assert not any(judge([5000.0 - 4 * second for second in range(1250)]))
+
+
+def test_an_outage_while_running_is_a_jump_and_not_counted() -> None:
+    assert not any(judge([1.0] * 5 + [5000.0] + [5000.0 - 2 * second for second in range(100)]))
+
+
+def test_after_an_outage_falling_further_behind_counts() -> None:
+    assert any(judge([5000.0 + second for second in range(110)]))
+
+
+def test_one_late_event_leaves_no_trace() -> None:
+    judged = judge([1.0, 40.0, 1.0] + [float(second) for second in range(1, 103)])
+    assert judged[-1]

@@ -1,0 +1,123 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from turbod import config
+from turbod.config import ConfigError, Settings, load, table
+
+
+def options(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert load(options(), {}) == Settings()
+
+
+def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "turbod.toml"
+    file.write_text(
+        'listen = "f:1"\ndata = "f"\nappview = "http://f"\n[hydration]\ncalls_per_second = 3'
+    )
+    environment = {"TURBOD_CONFIG": str(file), "TURBOD_DATA": "e", "TURBOD_APPVIEW": "http://e"}
+    settings = load(options("--appview", "http://c"), environment)
+    assert (settings.listen, settings.data, settings.appview) == ("f:1", "e", "http://c")
+    assert settings.hydration.calls_per_second == 3
+
+
+def test_lists_are_repeated_options_words_of_a_variable_or_an_array(tmp_path: Path) -> None:
+    file = tmp_path / "turbod.toml"
+    file.write_text('collections = ["a.b.c", "d.e.*"]')
+    expected = ("a.b.c", "d.e.*")
+    by_option = options("--collections", "a.b.c", "--collections", "d.e.*")
+    assert load(by_option, {}).collections == expected
+    assert load(options(), {"TURBOD_COLLECTIONS": "a.b.c d.e.*"}).collections == expected
+    assert load(options("--config", str(file)), {}).collections == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--hydration-calls-per-second", "x"],
+            "--hydration-calls-per-second was 'x': expected a number from 0.1 to 10000",
+        ),
+        (
+            ["--hydration-concurrent-calls", "1.5"],
+            "--hydration-concurrent-calls was '1.5': expected a whole number from 1 to 100",
+        ),
+        (["--hydration-calls-per-second", "nan"], "was 'nan': expected a number"),
+        (["--hydration-calls-per-second", "inf"], "was 'inf': expected a number"),
+        (["--server-max-connections", "0"], "was '0': expected a whole number from 1"),
+        (["--listen", "8080"], "--listen was '8080': expected HOST:PORT"),
+        (
+            ["--upstream", "https://a/subscribe"],
+            "was 'https://a/subscribe': expected ws",
+        ),
+        (["--appview", "ftp://a"], "--appview was 'ftp://a'"),
+        (["--collections", "post"], "--collections was 'post': expected NSID"),
+        (["--collections", "app.bsky.feed.*.x"], "expected NSID"),
+        (["--log-level", "loud"], "--log-level was 'loud': expected debug, info"),
+        (["--config", "/does/not/exist"], "--config /does/not/exist: No such file"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_what_it_was_and_what_is_allowed(
+    arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(options(*arguments), {})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listn = 'a:1'", "listn in "),
+        ("[hydration]\ncalls = 1", "hydration.calls in "),
+        ("[hydration]\ncalls_per_second = 'x'", "hydration.calls_per_second in "),
+        ("collections = 'app.bsky.feed.post'", "collections in "),
+        ("listen = ", "not TOML"),
+        ("server = 5", "server in "),
+    ],
+)
+def test_a_wrong_line_in_the_file_names_the_file_and_the_setting(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "turbod.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(options("--config", str(file)), {})
+    assert str(file) in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused_with_a_guess() -> None:
+    with pytest.raises(ConfigError, match="did you mean TURBOD_LISTEN"):
+        load(options(), {"TURBOD_LISTN": "a:1"})
+
+
+def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_bounds() -> None:
+    units = (
+        "seconds",
+        "bytes",
+        "per_second",
+        "calls",
+        "identities",
+        "connections",
+        "handshakes",
+        "dids",
+        "address",
+    )
+    for row in table():
+        assert row.help
+        if isinstance(row.default, int | float):
+            assert row.key.endswith(units), row.key
+            assert "from" in row.allowed, row.key
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    assert text == config.documentation(), "run: scripts/document-settings"

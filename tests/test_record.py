@@ -1,0 +1,26 @@
+import json
+
+import pytest
+
+from turbod.event import Malformed, parse
+from turbod.record import Record, head_of_line, read_line
+
+
+def test_a_line_gives_back_its_cursor_event_and_head(captured_events: list[bytes]) -> None:
+    for message in captured_events:
+        event = parse(message)
+        body = b',"at_uri":"x","did":"y","time_us":1,"message":%b,"hydrated_metadata":{}}' % message
+        record = Record(event, body, 1)
+        line = record.line(1745342977546824)
+        assert line.startswith(b'{"cursor":1745342977546824,"at_uri":')
+        assert json.loads(line)["message"] == json.loads(message)
+        assert read_line(line) == (1745342977546824, event)
+        assert head_of_line(line) == record.head(1745342977546824)
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{}", b'{"cursor":1}', b"\0" * 10, b'{"cursor":1,"message":{}}']
+)
+def test_what_is_no_whole_record_is_malformed(line: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_line(line)
