@@ -1,1 +1,1 @@
-"""One port: WebSocket subscribers, each at its own pace, and plain GETs."""
+"""One port for subscribers and plain GETs: accept, refuse, stream, say goodbye. Never writes."""

@@ -1,0 +1,206 @@
+"""One connection from its first byte: read the head, answer or refuse, or serve a subscriber."""
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from turbod.config import ServerSettings
+from turbod.filter import STREAM_PARAMETERS, InvalidRequest, Options, read_query
+from turbod.server.admission import RETRY_AFTER_SECONDS, Ticket
+from turbod.server.endpoints import STREAMS, choose_framing
+from turbod.server.interests import TooManyFilters
+from turbod.server.packing import View
+from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
+from turbod.server.status import Plain, starting
+from turbod.server.subscriber import Services, Subscriber
+from turbod.server.websocket import Gone, Unfinished, WebSocket, reset
+
+KEEPALIVE_IDLE_SECONDS: Final = 60
+ANSWER_SECONDS: Final = 30.0  # for a client to take a whole answer
+LINGER_SECONDS: Final = 1.0  # for a client to read an answer before the socket closes
+LINGER_BYTES: Final = 256 * 1024
+LOGGED_ERRORS: Final = 10
+HEAD_PIECE_BYTES: Final = 16 * 1024
+
+log = structlog.get_logger()
+
+
+class Ledger:
+    """What happened to connections, in plain numbers."""
+
+    def __init__(self) -> None:
+        self.refused: Counter[str] = Counter()
+        self.resets = 0
+        self.errors = 0
+        self.answered = 0
+
+
+class Connections:
+    """Serves connections; knows the subscribers among them."""
+
+    def __init__(self, settings: ServerSettings, services: Services, plain: Plain) -> None:
+        self._settings = settings
+        self._services = services
+        self._plain = plain
+        self.unfinished = Unfinished()
+        self.ledger = Ledger()
+        self.subscribers: set[Subscriber] = set()
+        self.is_draining = False
+
+    async def serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
+        """Serve one connection to its end; nothing that happens on it leaves here.
+
+        What is raised although nobody expects it is logged and ends this connection only.
+        """
+        try:
+            await self._serve(stream, ticket)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, Gone):
+            pass  # the client left
+        except* Exception as unexpected:  # noqa: BLE001 - the guard: logged, and it ends one connection only
+            self._unexpected(unexpected)
+        finally:
+            ticket.close()
+            await trio.aclose_forcefully(stream)
+
+    def _unexpected(self, error: BaseException) -> None:
+        self.ledger.errors += 1
+        # The first few tell what, the hundredth, thousandth ... that it goes on.
+        if self.ledger.errors < LOGGED_ERRORS or str(self.ledger.errors).rstrip("0") == "1":
+            log.error("connection_failed", errors=self.ledger.errors, exc_info=error)
+
+    async def _serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
+        _set_options(stream, stuck_seconds=self._settings.stuck_seconds)
+        try:
+            request = await self._read_request(stream)
+            if request is None:
+                return
+            ticket.greeted()
+            if self.is_draining:
+                raise shutting_down()
+            if request.path in STREAMS:
+                await self._stream(stream, request)
+                return
+            answer = await self._plain.answer(request)
+            self.ledger.answered += 1
+        except Refusal as refusal:
+            self.ledger.refused[refusal.name] += 1
+            answer = refusal.answer()
+        await send_last(stream, answer)
+
+    async def _read_request(self, stream: trio.SocketStream) -> Request | None:
+        reader = HeadReader()
+        with trio.move_on_after(self._settings.handshake_seconds):
+            while True:
+                data = await stream.receive_some(HEAD_PIECE_BYTES)
+                if not data:
+                    return None
+                if (request := reader.feed(bytes(data))) is not None:
+                    return request
+        raise Refusal(
+            408,
+            "RequestTimeout",
+            f"the request head was not whole after {self._settings.handshake_seconds:g} seconds",
+        )
+
+    async def _stream(self, stream: trio.SocketStream, request: Request) -> None:
+        endpoint = STREAMS[request.path]
+        framing, echoed = choose_framing(endpoint, request.tokens("sec-websocket-protocol"))
+        handshake = upgrade_answer(request, echoed)
+        options = self._options(request)
+        self._plain.check_ready()
+        services = self._services
+        position, asked = starting(options.cursor, head=services.log.head, now_us=services.now_us())
+        try:
+            interest = services.interests.acquire(options.filter)
+        except TooManyFilters as error:
+            raise Refusal(
+                429,
+                "TooManyFilters",
+                f"{error}; try again later",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from None
+        websocket = WebSocket(
+            stream,
+            received=request.rest,
+            stuck_seconds=self._settings.stuck_seconds,
+            unfinished=self.unfinished,
+        )
+        subscriber = Subscriber(
+            websocket,
+            services,
+            view=View(interest, framing=framing, batch=options.batch, compress=options.compress),
+            position=position,
+            asked=asked,
+            metadata=endpoint.metadata if options.metadata is None else options.metadata,
+            require_hello=options.require_hello,
+        )
+        self.subscribers.add(subscriber)
+        try:
+            await stream.send_all(handshake)
+            await _converse(websocket, subscriber)
+        finally:
+            self.subscribers.remove(subscriber)
+            subscriber.close()
+            if websocket.was_reset:
+                self.ledger.resets += 1
+                reset(stream)
+
+    def _options(self, request: Request) -> Options:
+        try:
+            return read_query(request.query, known=STREAM_PARAMETERS, served=self._services.served)
+        except InvalidRequest as error:
+            raise Refusal(400, "InvalidRequest", str(error)) from None
+
+
+async def _converse(websocket: WebSocket, subscriber: Subscriber) -> None:
+    """Read and send until either ends."""
+    async with trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            await websocket.receive(subscriber.take_message)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(receive)
+        try:
+            end = await subscriber.run()
+        except Gone:
+            nursery.cancel_scope.cancel()
+            return
+        await websocket.close(end.code, end.reason)
+        nursery.cancel_scope.cancel()
+
+
+async def send_last(stream: trio.SocketStream, answer: bytes) -> None:
+    """Send an answer and see to it that the client can read it before the socket closes.
+
+    A socket closed with unread bytes in it sends a reset, which would overtake the answer.
+    """
+    with trio.move_on_after(ANSWER_SECONDS):
+        await stream.send_all(answer)
+        await stream.send_eof()
+        with trio.move_on_after(LINGER_SECONDS):
+            left = LINGER_BYTES
+            while left > 0 and (data := await stream.receive_some(HEAD_PIECE_BYTES)):
+                left -= len(data)
+
+
+def shutting_down() -> Refusal:
+    """Return the refusal of a server that is about to end."""
+    return Refusal(
+        503, "ShuttingDown", "the server shuts down; try again", headers={"Retry-After": "5"}
+    )
+
+
+def _set_options(stream: trio.SocketStream, *, stuck_seconds: float) -> None:
+    """Let the kernel notice what is dead: a silent peer, and one that takes nothing."""
+    set_option: Callable[[int, int, int], None] = stream.setsockopt
+    try:
+        set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        set_option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        set_option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stuck_seconds * 1000))
+    except OSError:  # not TCP, or gone already
+        return

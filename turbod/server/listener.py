@@ -1,0 +1,93 @@
+"""Accepts connections, within bounds, and goes on whatever accept() says."""
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
+
+import structlog
+import trio
+
+from turbod.server.admission import Admission, Ticket
+from turbod.server.connection import Ledger, send_last
+from turbod.server.request import Refusal
+
+FULL_SECONDS: Final = 0.1  # before accepting again where no descriptor was left
+MAX_REFUSALS: Final = 64  # that are being read at once; above, the socket is closed at once
+WARN_SECONDS: Final = 60.0  # between two warnings of one kind
+
+_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+log = structlog.get_logger()
+
+
+class Doorkeeper:
+    """Takes connections from listeners and hands those that are admitted to `serve`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        admission: Admission,
+        ledger: Ledger,
+        serve: Callable[[trio.SocketStream, Ticket], Awaitable[None]],
+    ) -> None:
+        self._nursery = nursery
+        self._admission = admission
+        self._ledger = ledger
+        self._serve = serve
+        self._refusals = 0
+        self._warned_at = -WARN_SECONDS
+
+    async def run(
+        self,
+        listener: trio.SocketListener,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> NoReturn:
+        """Accept until cancelled; closes the listener then."""
+        async with listener:
+            task_status.started()
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in _FULL:
+                        raise
+                    self._warn_full(error)
+                    await trio.sleep(FULL_SECONDS)
+                else:
+                    self._take(stream)
+
+    def _take(self, stream: trio.SocketStream) -> None:
+        try:
+            ticket = self._admission.admit(_address(stream))
+        except Refusal as refusal:
+            self._ledger.refused[refusal.name] += 1
+            self._nursery.start_soon(self._refuse, stream, refusal)
+        else:
+            self._nursery.start_soon(self._serve, stream, ticket)
+
+    async def _refuse(self, stream: trio.SocketStream, refusal: Refusal) -> None:
+        self._refusals += 1
+        try:
+            if self._refusals <= MAX_REFUSALS:
+                await send_last(stream, refusal.answer())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        finally:
+            self._refusals -= 1
+            await trio.aclose_forcefully(stream)
+
+    def _warn_full(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now >= self._warned_at + WARN_SECONDS:
+            self._warned_at = now
+            log.warning("accept_failed", error=str(error), hint="raise the limit of open files")
+
+
+def _address(stream: trio.SocketStream) -> str:
+    try:
+        name = stream.socket.getpeername()
+    except OSError:  # it was reset before it was accepted
+        return ""
+    return str(name[0]) if isinstance(name, tuple) else str(name)

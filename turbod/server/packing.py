@@ -1,0 +1,150 @@
+"""Chunks into messages ready to send, built once for all who want the same. Pure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from turbod import frames
+from turbod.eventlog.chunk import Chunk
+from turbod.record import Head
+from turbod.server.endpoints import Framing
+from turbod.server.interests import Interest
+
+Withhold = Callable[[Head, bytes], bytes | None]
+
+HISTORY_MESSAGE_BYTES: Final = 64 * 1024  # a slow reader of history holds one message
+
+
+class View:
+    """All that decides how records look to a subscriber: immutable.
+
+    Attributes:
+        batch: records in one message at most.
+        key: equal for subscribers who are sent the same bytes.
+    """
+
+    __slots__ = ("batch", "compress", "framing", "interest", "key")
+
+    def __init__(self, interest: Interest, *, framing: Framing, batch: int, compress: bool) -> None:
+        self.interest = interest
+        self.framing = framing
+        self.batch = min(batch, framing.max_records)
+        self.compress = compress
+        self.key = (interest.serial, framing.name, self.batch, compress)
+
+    def with_interest(self, interest: Interest) -> "View":
+        """Return the same view of other records."""
+        return View(interest, framing=self.framing, batch=self.batch, compress=self.compress)
+
+    def records(self, run: frames.Run) -> bytes:
+        """Return the frame of one message of records."""
+        return self.frame(self.framing.records(run.lines))
+
+    def frame(self, text: bytes) -> bytes:
+        """Return the frame of a message, whatever it says."""
+        if self.compress:
+            return frames.frame(frames.compressed(text), frames.BINARY)
+        return frames.frame(text, self.framing.opcode)
+
+
+class Frames(bytes):
+    """Whole frames of records, one behind the other, to be sent in one go.
+
+    Attributes:
+        last: the cursor of the last record in them.
+        messages: how many frames.
+        records: how many records.
+    """
+
+    last: int
+    messages: int
+    records: int
+
+
+def join(frame_list: Sequence[bytes], *, last: int, records: int) -> Frames:
+    """Return frames as one piece."""
+    joined = Frames(b"".join(frame_list))
+    joined.last, joined.messages, joined.records = last, len(frame_list), records
+    return joined
+
+
+def select(
+    chunk: Chunk, after: int, interest: Interest, withhold: Withhold | None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield cursor and line of each record above `after` that is to be sent."""
+    start = chunk.count_until(after)
+    if interest.is_everything and withhold is None:
+        for index in range(start, len(chunk)):
+            yield chunk.cursor(index), chunk.line(index)
+        return
+    heads, matches = chunk.heads, interest.filter.matches
+    for index in range(start, len(chunk)):
+        head = heads[index]
+        if matches(head, chunk.size(index)):
+            line = chunk.line(index)
+            passed = line if withhold is None else withhold(head, line)
+            if passed is not None:
+                yield head.cursor, passed
+
+
+class Packer:
+    """Builds frames; those that several subscribers share are kept beside their chunk."""
+
+    def __init__(self, *, withhold: Withhold | None = None) -> None:
+        self._withhold = withhold
+        self._generation = 0
+
+    def live(self, chunk: Chunk, after: int, view: View) -> Frames | None:
+        """Return a chunk in memory for a subscriber who stands at `after`; None for nothing."""
+        interest, dids = view.interest, view.interest.all_dids
+        # Most of what a filter by DID is asked about is not for it.
+        if dids is not None and chunk.dids is not None and chunk.dids.isdisjoint(dids):
+            return None
+        is_shared = after <= chunk.after and (interest.is_everything or interest.users > 1)
+        if not is_shared:
+            return self._build(chunk, after, view)
+        key = (self._generation, view.key)
+        kept = chunk.texts.get(key)
+        if isinstance(kept, Frames):
+            return kept
+        built = self._build(chunk, after, view)
+        if built is not None:
+            chunk.texts[key] = built
+        return built
+
+    def history(self, chunk: Chunk, after: int, view: View) -> Iterator[Frames]:
+        """Yield a chunk from disk in small pieces, none of which is kept."""
+        selected = select(chunk, after, view.interest, self._withhold)
+        pieces: list[bytes] = []
+        size = records = last = 0
+        for run in frames.runs(selected, batch=view.batch, max_bytes=HISTORY_MESSAGE_BYTES):
+            frame = view.records(run)
+            if pieces and size + len(frame) > HISTORY_MESSAGE_BYTES:
+                yield join(pieces, last=last, records=records)
+                pieces, size, records = [], 0, 0
+            pieces.append(frame)
+            size, records, last = size + len(frame), records + len(run.lines), run.last
+        if pieces:
+            yield join(pieces, last=last, records=records)
+
+    def forget(self) -> None:
+        """Use nothing more of what was built: what is withheld has changed."""
+        self._generation += 1
+
+    def _build(self, chunk: Chunk, after: int, view: View) -> Frames | None:
+        if self._is_whole_array(chunk, after, view):
+            return join([view.frame(chunk.array)], last=chunk.last, records=len(chunk))
+        selected = select(chunk, after, view.interest, self._withhold)
+        cut = list(frames.runs(selected, batch=view.batch))
+        if not cut:
+            return None
+        records = sum(len(run.lines) for run in cut)
+        return join([view.records(run) for run in cut], last=cut[-1].last, records=records)
+
+    def _is_whole_array(self, chunk: Chunk, after: int, view: View) -> bool:
+        return (
+            view.interest.is_everything
+            and self._withhold is None
+            and after <= chunk.after
+            and len(chunk) <= view.batch
+            and view.framing.shares_arrays
+        )

@@ -1,0 +1,171 @@
+"""The server whole: listeners, connections, subscribers, and their orderly end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import trio
+
+from turbod.config import ServerSettings
+from turbod.server.admission import Admission
+from turbod.server.connection import Connections
+from turbod.server.interests import Interests
+from turbod.server.listener import Doorkeeper
+from turbod.server.packing import Packer, Withhold
+from turbod.server.source import Log
+from turbod.server.status import Plain
+from turbod.server.subscriber import Services
+
+
+class ServerStatistics(msgspec.Struct, frozen=True):
+    """Counts since the start, and what there is now.
+
+    Attributes:
+        connections: open now, those in handshake included.
+        handshakes: open now that have not sent a whole request.
+        in_memory: subscribers to whom memory has all that they have not been sent.
+        on_disk: the other subscribers.
+        messages: sent to subscribers, those about the connection included.
+        refused: answers by the name of the error.
+        resets: of clients that were stuck or held too much.
+        errors: connections that failed by a mistake of our own.
+        filter_dids: DIDs in the filters of all subscribers.
+        unfinished_bytes: of client messages whose end has not come.
+    """
+
+    connections: int
+    handshakes: int
+    subscribers: int
+    in_memory: int
+    on_disk: int
+    messages: int
+    records: int
+    bytes: int
+    answered: int
+    refused: dict[str, int]
+    resets: int
+    errors: int
+    filter_dids: int
+    unfinished_bytes: int
+
+
+class Server:
+    """Serves the log to subscribers, and plain GETs.
+
+    Args:
+        settings: bounds and deadlines.
+        log: what is served.
+        collections: NSIDs, or prefixes ending `.*`, that the log holds.
+        upstream_state: `live`, `catching_up` or `stalled`, for `#cursor`.
+        status: what /status answers.
+        metrics: what /metrics answers.
+        ready: whether a new subscriber can be served, and what /readyz says beside it.
+        withhold: what a record's line becomes before it is passed on; None leaves it out.
+        now_us: the clock.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        log: Log,
+        collections: Sequence[str],
+        upstream_state: Callable[[], str],
+        status: Callable[[], Mapping[str, Any]],
+        metrics: Callable[[], bytes],
+        ready: Callable[[], tuple[bool, Mapping[str, Any]]],
+        withhold: Withhold | None = None,
+        now_us: Callable[[], int],
+    ) -> None:
+        served = tuple(collections)
+        self._packer = Packer(withhold=withhold)
+        self._interests = Interests(max_dids=settings.max_filter_dids)
+        self._services = Services(
+            log,
+            packer=self._packer,
+            interests=self._interests,
+            served=served,
+            upstream_state=upstream_state,
+            now_us=now_us,
+        )
+        plain = Plain(
+            log,
+            served=served,
+            status=status,
+            metrics=metrics,
+            ready=ready,
+            withhold=withhold,
+            now_us=now_us,
+        )
+        self._admission = Admission(settings)
+        self._connections = Connections(settings, self._services, plain)
+        self._accepting: trio.CancelScope | None = None
+        self._serving: trio.CancelScope | None = None
+        self._all_gone = trio.Event()
+
+    async def run(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until drained or cancelled; owns the listeners and closes them."""
+        try:
+            # Connections outlive the listeners, so that they can be told goodbye.
+            async with trio.open_nursery() as connections:
+                self._serving = connections.cancel_scope
+                keeper = Doorkeeper(
+                    connections,
+                    admission=self._admission,
+                    ledger=self._connections.ledger,
+                    serve=self._connections.serve,
+                )
+                async with trio.open_nursery() as accepting:
+                    self._accepting = accepting.cancel_scope
+                    for listener in listeners:
+                        await accepting.start(keeper.run, listener)
+                    task_status.started()
+        finally:
+            self._all_gone.set()
+
+    async def drain(self, *, seconds: float) -> None:
+        """Accept no more, say bye to every subscriber, wait, then abort who is left.
+
+        Returns when `run` has ended; at once where it never ran.
+        """
+        self._connections.is_draining = True
+        if self._accepting is None or self._serving is None:
+            return
+        self._accepting.cancel()
+        for subscriber in self._connections.subscribers:
+            subscriber.stop()
+        with trio.move_on_after(seconds):
+            await self._all_gone.wait()
+        self._serving.cancel()
+        await self._all_gone.wait()
+
+    def forget_shared(self) -> None:
+        """Build every message anew: what `withhold` passes on has changed."""
+        self._packer.forget()
+
+    def statistics(self) -> ServerStatistics:
+        """Return what there is now and what was since the start."""
+        connections, traffic = self._connections, self._services.traffic
+        subscribers = len(connections.subscribers)
+        in_memory = sum(subscriber.is_live for subscriber in connections.subscribers)
+        return ServerStatistics(
+            connections=self._admission.connections,
+            handshakes=self._admission.handshakes,
+            subscribers=subscribers,
+            in_memory=in_memory,
+            on_disk=subscribers - in_memory,
+            messages=traffic.messages,
+            records=traffic.records,
+            bytes=traffic.bytes,
+            answered=connections.ledger.answered,
+            refused=dict(connections.ledger.refused),
+            resets=connections.ledger.resets,
+            errors=connections.ledger.errors,
+            filter_dids=self._interests.dids,
+            unfinished_bytes=connections.unfinished.bytes,
+        )

@@ -1,0 +1,136 @@
+"""The plain GETs: the page, health, readiness, metrics, status and records."""
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any, Final
+
+import trio
+
+from turbod.cursor import BadCursor, FutureCursor
+from turbod.cursor import parse as parse_cursor
+from turbod.cursor import position as start_position
+from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
+from turbod.server.admission import too_many_connections
+from turbod.server.packing import Withhold
+from turbod.server.records import read_page
+from turbod.server.request import Refusal, Request, answer, json_answer
+from turbod.server.source import Log
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+LINES_TYPE: Final = "application/jsonl"
+CONCURRENT_PAGES: Final = 16  # of /records, each about 1 MiB until it is sent
+
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Plain:
+    """Answers requests that open no WebSocket."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        served: tuple[str, ...],
+        status: Callable[[], Mapping[str, Any]],
+        metrics: Callable[[], bytes],
+        ready: Callable[[], tuple[bool, Mapping[str, Any]]],
+        withhold: Withhold | None,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._served = served
+        self._status = status
+        self._metrics = metrics
+        self._ready = ready
+        self._withhold = withhold
+        self._now_us = now_us
+        self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
+        self._page = resources.files(__package__).joinpath("page.html").read_bytes()
+
+    def check_ready(self) -> None:
+        """Pass where subscribers can be served.
+
+        Raises:
+            Refusal: NotReady.
+        """
+        if not self._ready()[0]:
+            raise Refusal(
+                503, "NotReady", "the log is being repaired", headers={"Retry-After": "5"}
+            )
+
+    async def answer(self, request: Request) -> bytes:
+        """Return the whole HTTP answer.
+
+        Raises:
+            Refusal: where there is nothing under this path, or not for this query.
+        """
+        match request.path:
+            case "/":
+                return answer(
+                    200,
+                    self._page,
+                    content_type="text/html; charset=utf-8",
+                    headers=_SECURITY,
+                    head_only=request.is_head,
+                )
+            case "/healthz":
+                return json_answer(200, {"ok": True}, head_only=request.is_head)
+            case "/readyz":
+                is_ready, detail = self._ready()
+                return json_answer(
+                    200 if is_ready else 503,
+                    {"ready": is_ready, **detail},
+                    head_only=request.is_head,
+                )
+            case "/metrics":
+                return answer(
+                    200, self._metrics(), content_type=METRICS_TYPE, head_only=request.is_head
+                )
+            case "/status":
+                return json_answer(200, self._status(), head_only=request.is_head)
+            case "/records":
+                return await self._records(request)
+        raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
+
+    async def _records(self, request: Request) -> bytes:
+        self.check_ready()
+        try:
+            options = read_query(request.query, known=RECORDS_PARAMETERS, served=self._served)
+        except InvalidRequest as error:
+            raise Refusal(400, "InvalidRequest", str(error)) from None
+        position, _ = starting(options.cursor, head=self._log.head, now_us=self._now_us())
+        try:
+            self._pages.acquire_nowait()
+        except trio.WouldBlock:
+            raise too_many_connections(f"{CONCURRENT_PAGES} pages are being read") from None
+        try:
+            page = await read_page(self._log, options, position, withhold=self._withhold)
+        finally:
+            self._pages.release()
+        return answer(
+            200,
+            page.body,
+            content_type=LINES_TYPE,
+            headers={"Turbod-Cursor": str(page.cursor)},
+            head_only=request.is_head,
+        )
+
+
+def starting(text: str | None, *, head: int, now_us: int) -> tuple[int, int | None]:
+    """Return where a client begins and the cursor it asked for, by the text it gave.
+
+    Raises:
+        Refusal: InvalidRequest or FutureCursor.
+    """
+    try:
+        asked = None if text is None else parse_cursor(text, now_us=now_us)
+        return start_position(asked, head=head, now_us=now_us), asked
+    except BadCursor as error:
+        raise Refusal(400, "InvalidRequest", str(error)) from None
+    except FutureCursor as error:
+        raise Refusal(400, "FutureCursor", str(error)) from None

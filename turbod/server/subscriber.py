@@ -1,0 +1,350 @@
+"""One subscriber: a position in the log, a filter, a pace. Sends; what it is told comes in by call.
+
+One task alone sends and moves the position. What happens beside it (an options_update, the
+server's end, a mistake of the client) is noted and interrupts that task between two frames.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from turbod.eventlog.chunk import Chunk
+from turbod.eventlog.log import Pruned
+from turbod.filter import Filter, InvalidRequest, read_options_update
+from turbod.server import news
+from turbod.server.interests import Interests, TooManyFilters
+from turbod.server.packing import Frames, Packer, View
+from turbod.server.source import Log, Watch
+from turbod.server.websocket import WebSocket
+
+HELLO_SECONDS: Final = 30.0
+PROGRESS_SECONDS: Final = 5.0  # between two `#cursor` during history
+HEARTBEAT_SECONDS: Final = 15.0  # without another message
+LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
+OPTIONS_UPDATES_PER_MINUTE: Final = 5
+HISTORY_READERS: Final = 32  # each holds about 1 MiB of chunks
+HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
+CHUNKS_BETWEEN_CHECKPOINTS: Final = 16
+
+
+class Close(msgspec.Struct, frozen=True):
+    """How the server ends a connection."""
+
+    code: int
+    reason: str = ""
+
+
+class Traffic:
+    """Counts of what all subscribers were sent."""
+
+    __slots__ = ("bytes", "messages", "records")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.records = 0
+        self.bytes = 0
+
+
+class Services:
+    """What all subscribers of one server share."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        packer: Packer,
+        interests: Interests,
+        served: tuple[str, ...],
+        upstream_state: Callable[[], str],
+        now_us: Callable[[], int],
+    ) -> None:
+        self.log = log
+        self.packer = packer
+        self.interests = interests
+        self.served = served
+        self.upstream_state = upstream_state
+        self.now_us = now_us
+        self.traffic = Traffic()
+        self.history_readers = trio.CapacityLimiter(HISTORY_READERS)
+
+
+class Subscriber:
+    """Serves one connection from `position` on.
+
+    Attributes:
+        is_live: all from its position to the head is in memory.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        services: Services,
+        *,
+        view: View,
+        position: int,
+        asked: int | None,
+        metadata: bool,
+        require_hello: bool,
+    ) -> None:
+        self._websocket = websocket
+        self._services = services
+        self._log = services.log
+        self._view = view
+        self._position = position
+        self._asked = asked
+        self._metadata = metadata
+        self._require_hello = require_hello
+        self._shard = view.interest.filter.shard
+        self._watch: Watch | None = None
+        self._sleep: trio.CancelScope | None = None
+        self._is_interrupted = False
+        self._is_stopping = False
+        self._is_pruned = False
+        self._mistake: str | None = None
+        self._update: View | None = None
+        self._updated_at: deque[float] = deque(maxlen=OPTIONS_UPDATES_PER_MINUTE)
+        self._last_message = self._last_cursor = trio.current_time()
+        self.is_live = False
+
+    # What happens beside the sending task.
+
+    def stop(self) -> None:
+        """Say bye after the frame that is being sent."""
+        self._is_stopping = True
+        self._interrupt()
+
+    def take_message(self, message: bytes | None) -> None:
+        """Take a message of the client's, None for a binary one."""
+        if self._mistake is not None:
+            return
+        try:
+            self._take_update(message)
+        except (InvalidRequest, TooManyFilters) as error:
+            self._mistake = str(error)
+        self._interrupt()
+
+    def close(self) -> None:
+        """Give back what is held."""
+        if self._watch is not None:
+            self._watch.close()
+        if self._update is not None:
+            self._services.interests.release(self._update.interest)
+        self._services.interests.release(self._view.interest)
+
+    def _take_update(self, message: bytes | None) -> None:
+        if message is None:
+            raise InvalidRequest("a message is text, not binary")
+        now = trio.current_time()
+        if len(self._updated_at) == self._updated_at.maxlen and now < self._updated_at[0] + 60:
+            raise InvalidRequest(
+                f"at most {OPTIONS_UPDATES_PER_MINUTE} options_updates a minute are allowed"
+            )
+        self._updated_at.append(now)
+        chosen: Filter = read_options_update(
+            message, served=self._services.served, shard=self._shard
+        )
+        interests = self._services.interests
+        if self._update is not None:
+            interests.release(self._update.interest)
+            self._update = None
+        self._update = self._view.with_interest(interests.acquire(chosen))
+
+    def _interrupt(self) -> None:
+        self._is_interrupted = True
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    # The sending task.
+
+    async def run(self) -> Close:
+        """Send until the server ends it; return how.
+
+        Raises:
+            Gone: the client is no longer there.
+        """
+        if self._require_hello and not await self._hello():
+            return Close(1008, f"no options_update within {HELLO_SECONDS:.0f} seconds")
+        self._watch = self._log.watch(self._view.interest.all_dids)
+        if self._mistake is None and not self._is_stopping:
+            await self._begin()
+        while True:
+            if (end := await self._attend()) is not None:
+                return end
+            await self._advance()
+            if not self._is_interrupted:
+                await self._pause()
+
+    async def _hello(self) -> bool:
+        """Sleep until interrupted, by the first options_update as a rule; False for too long."""
+        with trio.move_on_after(HELLO_SECONDS) as self._sleep:
+            if not self._is_interrupted:
+                await trio.sleep_forever()
+        self._sleep = None
+        self._apply_update()
+        return self._is_interrupted
+
+    async def _begin(self) -> None:
+        """Send the first `#cursor`, and say where the stream begins later than was asked."""
+        if self._asked is None:
+            self._position = self._log.head
+        asked, floor = self._position, self._log.floor
+        self._position = max(asked, floor)
+        self.is_live = self._log.in_memory(self._position)
+        await self._tell_cursor("connect")
+        if asked < floor and self._asked != 0:
+            await self._tell(news.outdated_cursor(asked, floor))
+
+    async def _attend(self) -> Close | None:
+        """See to what interrupted."""
+        self._is_interrupted = False
+        if self._mistake is not None:
+            return await self._fail("InvalidMessage", self._mistake)
+        if self._is_stopping:
+            await self._tell_cursor("bye")
+            return Close(1001, "the server shuts down")
+        if self._apply_update():
+            await self._tell_cursor("options")
+        if self._is_pruned:
+            return await self._fail(
+                "ConsumerTooSlow",
+                f"what follows {self._position} is no longer retained; "
+                f"the oldest is after {self._log.floor}",
+            )
+        return None
+
+    async def _fail(self, name: str, message: str) -> Close:
+        await self._tell(news.error(name, message, self._position))
+        return Close(1008, name)
+
+    def _apply_update(self) -> bool:
+        """Let a new filter hold from the next event on; tell whether there was one."""
+        if self._update is None:
+            return False
+        self._services.interests.release(self._view.interest)
+        self._view, self._update = self._update, None
+        if self._watch is not None:
+            self._watch.change(self._view.interest.all_dids)
+        return True
+
+    async def _advance(self) -> None:
+        """Send what there is up to the head, unless interrupted."""
+        chunks = 0
+        while not self._is_interrupted:
+            if not self._log.in_memory(self._position):
+                self.is_live = False
+                await self._send_history()
+                continue
+            if not self.is_live:
+                self.is_live = True
+                await self._tell_cursor("cutover")
+            if self._position >= self._log.head:
+                return
+            await self._send_live()
+            chunks += 1
+            if chunks % CHUNKS_BETWEEN_CHECKPOINTS == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _send_live(self) -> None:
+        chunk = self._log.next_chunk(self._position)
+        assert chunk is not None, "the head is above the position, and all is in memory"
+        await self._tell_gap(chunk)
+        if (records := self._services.packer.live(chunk, self._position, self._view)) is not None:
+            await self._send_records(records)
+        self._position = chunk.last
+
+    async def _send_history(self) -> None:
+        """Send one read of the disk."""
+        async with self._services.history_readers:
+            try:
+                chunks = await self._log.read_chunks(self._position)
+            except Pruned:
+                self._is_pruned = True
+                self._is_interrupted = True
+                return
+            assert chunks, "what is not in memory is on disk"
+            for chunk in chunks:
+                await self._send_chunk(chunk)
+                if self._is_interrupted:
+                    return
+
+    async def _send_chunk(self, chunk: Chunk) -> None:
+        """Send one chunk from disk, unless interrupted."""
+        await self._tell_gap(chunk)
+        for records in self._services.packer.history(chunk, self._position, self._view):
+            await self._send_records(records)
+            await self._tell_progress()
+            if self._is_interrupted:
+                return
+        self._position = chunk.last
+        await self._tell_progress()
+        await trio.lowlevel.checkpoint()
+
+    async def _send_records(self, records: Frames) -> None:
+        await self._send(records, messages=records.messages)
+        self._position = records.last
+        self._services.traffic.records += records.records
+
+    async def _pause(self) -> None:
+        """Sleep until there is news, and not past the next heartbeat."""
+        now = trio.current_time()
+        heartbeat = self._last_message + HEARTBEAT_SECONDS
+        if now >= heartbeat:
+            await self._beat()
+            return
+        assert self._watch is not None, "run() begins to watch before anything else"
+        with trio.move_on_at(min(heartbeat, now + LONGEST_WAIT_SECONDS)) as self._sleep:
+            await self._watch.wait()
+        self._sleep = None
+
+    async def _beat(self) -> None:
+        if self._metadata:
+            await self._tell_cursor("heartbeat")
+        else:
+            await self._websocket.ping()
+            self._last_message = trio.current_time()
+
+    # Words about the connection.
+
+    async def _tell_progress(self) -> None:
+        now = trio.current_time()
+        if self._metadata:
+            if now >= self._last_cursor + PROGRESS_SECONDS:
+                await self._tell_cursor("progress")
+        elif now >= self._last_message + HEARTBEAT_SECONDS:
+            await self._beat()
+
+    async def _tell_cursor(self, reason: news.Reason) -> None:
+        if self._metadata:
+            await self._tell(news.cursor(reason, self._standing()))
+            self._last_cursor = self._last_message
+
+    def _standing(self) -> news.Standing:
+        log, services = self._log, self._services
+        return news.Standing(
+            cursor=self._position,
+            head=log.head,
+            floor=log.floor,
+            now_us=services.now_us(),
+            live=self.is_live,
+            upstream=services.upstream_state(),
+            events_behind=log.events_behind(self._position),
+            events_per_minute=log.events_per_minute,
+        )
+
+    async def _tell_gap(self, chunk: Chunk) -> None:
+        if chunk.gap is not None and self._position < chunk.gap.before:
+            await self._tell(news.gap(chunk.gap))
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        if self._metadata:
+            await self._send(self._view.frame(self._view.framing.news(message)))
+
+    async def _send(self, frame: bytes, *, messages: int = 1) -> None:
+        await self._websocket.send(frame)
+        self._last_message = trio.current_time()
+        traffic = self._services.traffic
+        traffic.messages += messages
+        traffic.bytes += len(frame)
