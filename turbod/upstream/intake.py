@@ -1,0 +1,299 @@
+"""What the sessions share: order, merge, positions, identities of older hours, gaps, room."""
+
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from turbod.cursor import HOUR_US, SECOND_US
+from turbod.event import Event
+from turbod.upstream.gaps import Coverage, Resumption, Seen, can_judge
+from turbod.upstream.identities import SPAN_US, Identities
+from turbod.upstream.low_water import LowWater
+from turbod.upstream.merge import Merge, Take, TimeOrder, Verdict
+from turbod.upstream.position import Position, Trail
+from turbod.upstream.subscription import Subscription
+
+MAX_START_US: Final = 3 * HOUR_US
+REMEMBERED_AT_ONCE: Final = 5000  # 2 ms of work without a checkpoint
+
+logger = structlog.get_logger()
+
+
+class OlderEvents(Protocol):
+    """The log, as far as recognising second copies needs it."""
+
+    @property
+    def head(self) -> int:
+        """The newest cursor on disk, 0 for an empty log."""
+
+    @property
+    def floor(self) -> int:
+        """Everything above it is retained."""
+
+    async def read_identities(self, *, after: int, until: int) -> "array[int]":
+        """Return the identities of all records with after < cursor <= until."""
+
+
+class Intake:
+    """The sessions' events, made one stream; every event goes through `deliver`.
+
+    Attributes:
+        verdicts: per host, how many events met which verdict.
+        gaps: how many gaps were told.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: Sequence[str],
+        positions: Sequence[Position | None],
+        subscription: Subscription,
+        limit: int,
+        older: OlderEvents,
+        take: Take,
+        has_room: Callable[[], bool],
+        room: Callable[[], Awaitable[None]],
+        gap: Callable[[str], Awaitable[None]],
+        now_us: Callable[[], int],
+        verdict_seconds: float,
+    ) -> None:
+        self._hosts = hosts
+        self._older = older
+        self._gap = gap
+        self._now_us = now_us
+        self._verdict_seconds = verdict_seconds
+        self._has_room = has_room
+        self._room = room
+        self._telling: trio.Event | None = None
+        self.subscription = subscription
+        self.identities = Identities(limit=limit)
+        self.merge = Merge(
+            subscription=subscription, identities=self.identities, take=take, now_us=now_us
+        )
+        self.order = TimeOrder(len(hosts))
+        self.verdicts = [dict.fromkeys(Verdict, 0) for _ in hosts]
+        self.gaps = 0
+        self._limit = limit
+        self._trails = [Trail(position) for position in positions]
+        self._low_water = LowWater()
+        self._savable = list(positions)
+        self._candidates: list[tuple[int, Position] | None] = [None] * len(hosts)
+        self._coverage = Coverage(len(hosts))
+        for host, position in enumerate(positions):
+            if position is not None:
+                self._coverage.begin(host, position.latest_us or position.time_us)
+        self._coverage_changed = trio.Event()
+        self._drained = trio.Event()
+        self._lending = trio.Lock()
+
+    async def remember_newest(self) -> None:
+        """Load what was logged since an hour before the oldest position, as far as it is bounded.
+
+        What is older, or beyond the bounds, is loaded when an event that old comes.
+        """
+        head, floor = self._older.head, self._older.floor
+        oldest = min((position.time_us for position in self._savable if position), default=head)
+        least = max(min(oldest, head) - HOUR_US, head - MAX_START_US, floor)
+        until = head
+        while until > least:
+            after = max(least, until - SPAN_US)
+            found = await self._read(after, until)
+            # More would push out what is newer, and live events need their half.
+            if len(self.identities) + len(found) > self._limit // 2:
+                break
+            await self._remember(found, until)
+            until = after
+        self.identities.complete_above(0 if until <= floor else until)
+
+    def has_room(self) -> bool:
+        """Tell whether events may be taken on."""
+        return self._has_room() and self._telling is None
+
+    async def room(self) -> None:
+        """Wait until events may be taken on."""
+        if self._telling is not None:
+            await self._telling.wait()
+        await self._room()
+
+    def position(self, host: int) -> Position | None:
+        """Return where this host's stream stands: to go on from, in this process."""
+        return self._trails[host].position(self._now_us())
+
+    def resumption(self, position: Position, *, by_number: bool) -> Resumption | None:
+        """Return the judge of a connect from here; None where it cannot be judged."""
+        if can_judge(position, self.subscription.wanted):
+            return Resumption(position, by_number=by_number)
+        return None
+
+    async def deliver(self, host: int, event: Event, *, moves_on: bool = True) -> None:
+        """Take one event, in its place; holds the session while another host must be heard."""
+        if self.order.active or self.order.waiting:
+            self.order.push(host, event, moves_on=moves_on)
+            self.drain()
+            while self.order.is_full(host):
+                await self._drained.wait()
+        else:
+            self._process(host, event, moves_on)
+
+    def drain(self) -> None:
+        """Take what may be taken from the hosts' buffers."""
+        while self.has_room() and (item := self.order.pop()) is not None:
+            host, event, moves_on = item
+            self.order.told(host, self._process(host, event, moves_on))
+        self._drained.set()
+        self._drained = trio.Event()
+
+    def lacks(self, event: Event) -> bool:
+        """Tell whether the log must be asked before this event can be told from a copy."""
+        return bool(self._missing(event))
+
+    async def lend(self, event: Event) -> None:
+        """Load the spans of the log that may hold a copy of this old event."""
+        async with self._lending:
+            for after, until in self._missing(event):
+                self.identities.lend(after, until, await self._read(after, until))
+
+    def _missing(self, event: Event) -> list[tuple[int, int]]:
+        older = self._older
+        return self.identities.missing_spans(event.time_us, floor=older.floor, head=older.head)
+
+    async def _read(self, after: int, until: int) -> "array[int]":
+        while True:
+            try:
+                return await self._older.read_identities(after=after, until=until)
+            except Exception:
+                # The log may have let its oldest hour go meanwhile: what is left is asked for.
+                floor = self._older.floor
+                if floor <= after:
+                    raise
+                after = min(floor, until)
+
+    # ---- gaps
+
+    def begins(self, host: int, event: Event) -> None:
+        """The first event of a connect that cannot be judged."""
+        before = self._trails[host].position(self._now_us())
+        at = min(event.time_us, self._now_us())
+        if before is None:
+            self._coverage.follow(host, at)
+        else:
+            self._coverage.restart(host, min(before.latest_us or before.time_us, at), at)
+        self._announce()
+
+    async def judge(self, host: int, resumption: Resumption, event: Event) -> Seen:
+        """Judge an event against the position asked for; tells the gap where there is one."""
+        known = self.identities.known(event.identity, event.time_us)
+        seen = resumption.observe(event, known=known)
+        if seen is Seen.REPEATED:
+            self._coverage.follow(host, event.time_us)
+            self._announce()
+        elif seen is Seen.BEYOND and not resumption.by_number:
+            await self._judge_hole(host, resumption.position, event)
+        return seen
+
+    def leave(self, host: int) -> None:
+        """The host is no longer connected."""
+        self.order.leave(host)
+        position = self.position(host)
+        self._coverage.leave(host, position.latest_us if position else 0)
+        self._announce()
+        self.drain()
+
+    async def _judge_hole(self, host: int, position: Position, event: Event) -> None:
+        before = min(event.time_us, self._now_us())
+        after = min(position.latest_us, before)
+        self._coverage.hole(host, after, before)
+        self._announce()
+        logger.warning("upstream_hole", host=self._hosts[host], after_us=after, before_us=before)
+        verdict: bool | None = None
+        with trio.move_on_after(self._verdict_seconds):
+            while (verdict := self._coverage.is_gap(host, after, before)) is None:
+                await self._coverage_changed.wait()
+        if verdict is False:
+            return
+        self._coverage.told(after, before)
+        self._announce()
+        self.gaps += 1
+        await self._tell(
+            f"{self._hosts[host]} no longer has the events between "
+            f"{_time(after)} and {_time(before)}, and no other upstream has shown that it has"
+        )
+
+    async def _tell(self, message: str) -> None:
+        """Pass a gap on; nobody's events are taken meanwhile, so that it stands at its place."""
+        logger.error("upstream_gap", gap=message)
+        while self._telling is not None:
+            await self._telling.wait()
+        self._telling = trio.Event()
+        try:
+            await self._gap(message)
+        finally:
+            self._telling.set()
+            self._telling = None
+
+    def _announce(self) -> None:
+        self._coverage_changed.set()
+        self._coverage_changed = trio.Event()
+
+    # ---- positions
+
+    def done(self, intakes: Iterable[int]) -> None:
+        """Take these as on disk, or not for the log."""
+        self._low_water.done(intakes)
+        self._promote()
+
+    def savable(self) -> dict[str, Position]:
+        """Return, per host, the newest position that covers only what is done with."""
+        self._promote()
+        return {
+            url: position
+            for url, position in zip(self._hosts, self._savable, strict=True)
+            if position is not None
+        }
+
+    def _promote(self) -> None:
+        """One candidate a host: savable when all intakes given before it was made are done.
+
+        It covers what the host had sent until then: each such event was given an intake number by
+        then, or is a copy of one that was, or is not for the log.
+        """
+        mark = self._low_water.mark
+        for host, trail in enumerate(self._trails):
+            candidate = self._candidates[host]
+            if candidate is not None and candidate[0] <= mark:
+                self._savable[host] = candidate[1]
+                candidate = None
+            if candidate is None:
+                position = trail.position(self._now_us())
+                if position is not None:
+                    candidate = (self.merge.intake, position)
+                    if self.merge.intake <= mark:
+                        self._savable[host] = position
+                        candidate = None
+            self._candidates[host] = candidate
+
+    def _process(self, host: int, event: Event, moves_on: bool) -> Verdict:  # noqa: FBT001 - hot
+        verdict = self.merge.accept(event)
+        self.verdicts[host][verdict] += 1
+        if verdict is Verdict.FEEDS_CACHE:
+            self._low_water.done((self.merge.intake,))
+        if moves_on and verdict is not Verdict.UNWANTED:
+            self._trails[host].note(event)
+        return verdict
+
+    async def _remember(self, identities: "array[int]", until: int) -> None:
+        for start in range(0, len(identities), REMEMBERED_AT_ONCE):
+            for identity in identities[start : start + REMEMBERED_AT_ONCE]:
+                self.identities.remember(identity, until)
+            await trio.lowlevel.checkpoint()
+
+
+def _time(time_us: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_us / SECOND_US, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return str(time_us)
