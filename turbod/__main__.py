@@ -1,0 +1,5 @@
+"""`python -m turbod` is `turbod`."""
+
+from turbod.cli import main
+
+main()

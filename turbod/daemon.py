@@ -1,0 +1,319 @@
+"""The whole of turbod in one nursery tree: the only module that knows all parts."""
+
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+import structlog
+import trio
+
+from turbod import exclusion, report
+from turbod.config import Settings
+from turbod.database import Changes, Database
+from turbod.eventlog.log import EventLog
+from turbod.hydration.cache import Cache
+from turbod.hydration.hydrator import Hydrator
+from turbod.record import read_line
+from turbod.server.server import Server
+from turbod.upstream.position import Position
+from turbod.upstream.upstream import Upstream
+
+SAVE_SECONDS: Final = 1.0
+DRAIN_HYDRATION_SECONDS: Final = 2.0  # what is still under way then is read again after the start
+REWIND_US: Final = 3_600_000_000
+
+log = structlog.get_logger()
+
+
+class CannotStart(Exception):
+    """Something outside turbod is not as it must be: one line that says what, and what to do."""
+
+
+def now_us() -> int:
+    """Return the wall clock, microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, and return the exit code.
+
+    Raises:
+        CannotStart: before anything was begun.
+    """
+    data = Path(settings.data)
+    with _locked(data), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        listeners = await _listen(settings.listen)
+        daemon = Daemon(settings, data)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run, listeners)
+            number = await anext(signals)
+            log.info("stopping", signal=signal.Signals(number).name)
+            nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
+            with trio.move_on_after(settings.server.shutdown_seconds) as in_time:
+                await daemon.stop()
+            nursery.cancel_scope.cancel()
+        daemon.close()
+    log.info("stopped", in_time=not in_time.cancelled_caught)
+    return 0 if daemon.stopped else 128 + number
+
+
+class Daemon:
+    """The parts, wired: events go from upstream to hydration to the log; the server reads it."""
+
+    def __init__(self, settings: Settings, data: Path) -> None:
+        self._settings = settings
+        self._exclusion = exclusion.Exclusion()
+        self.database = _open_database(data / "cache.sqlite", settings)
+        self.cache = Cache(settings.cache, self.database, now_us=now_us)
+        self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
+        self.hydrator = Hydrator(
+            settings.hydration,
+            appview_url=settings.appview,
+            cache=self.cache,
+            append=self.log.append,
+            dropped=self._done,
+            now_us=now_us,
+        )
+        self.server = Server(
+            settings.server,
+            log=self.log,
+            collections=settings.collections,
+            upstream_state=self.state,
+            status=lambda: report.status(self.snapshot()),
+            metrics=lambda: report.metrics(self.snapshot()),
+            ready=self.ready,
+            withhold=self._exclusion.withhold if settings.exclude else None,
+            now_us=now_us,
+        )
+        self.upstream: Upstream | None = None
+        self.started_us = now_us()
+        self.stopped = False
+        self.cache_fault: str | None = None
+        self._unsaved = Changes()
+        self._upstream_scope = trio.CancelScope()
+        self._repaired = False
+
+    async def run(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Answer on the port at once, repair the log, then read the network until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.server.run, listeners)
+            await nursery.start(self.log.run)
+            self._repaired = True
+            self._watch_exclusions(nursery)
+            await nursery.start(self.hydrator.run)
+            self.upstream = self._make_upstream()
+            nursery.start_soon(self._save_regularly)
+            nursery.start_soon(self._read_upstream, self.upstream)
+            log.info("ready", listen=self._settings.listen, head=self.log.head)
+            task_status.started()
+
+    async def stop(self) -> None:
+        """Stop reading, finish what is under way, sync, say goodbye to subscribers."""
+        self._upstream_scope.cancel()
+        with trio.move_on_after(DRAIN_HYDRATION_SECONDS):
+            await self.hydrator.drain()
+        if self.log.fault is None:
+            await self.log.flush()
+        await self._save()
+        await self.server.drain(seconds=self._settings.server.shutdown_seconds / 2)
+        self.stopped = True
+
+    def close(self) -> None:
+        """Close what is open on disk; call it when `run` has ended."""
+        self.database.close()
+
+    def state(self) -> str:
+        """Return `upstream` as subscribers see it: live, catching_up or stalled."""
+        if self.upstream is None:
+            return "catching_up"
+        if self.log.fault is not None:
+            return "stalled"
+        return self.upstream.state()
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Tell whether a new subscriber can be served, and how the parts are."""
+        parts = {
+            "log": "repaired" if self._repaired else "being repaired",
+            "upstream": self.state(),
+            "disk": self.log.fault or "ok" if self._repaired else "being read",
+            "appview": self.hydrator.appview.statistics().last_error or "ok",
+        }
+        return self._repaired, {"ready": self._repaired, **parts}
+
+    def snapshot(self) -> report.Snapshot:
+        """Return the figures of all parts as they are now."""
+        begun = self._repaired
+        return report.Snapshot(
+            now_us=now_us(),
+            started_us=self.started_us,
+            state=self.state(),
+            log=self.log.statistics() if begun else None,
+            log_fault=self.log.fault if begun else None,
+            events_per_minute=self.log.events_per_minute if begun else 0,
+            upstream=self.upstream.statistics() if self.upstream else None,
+            hydration=self.hydrator.statistics(),
+            appview=self.hydrator.appview.statistics(),
+            cache=self.cache.statistics(),
+            cache_fault=self.cache_fault,
+            server=self.server.statistics(),
+        )
+
+    def _make_upstream(self) -> Upstream:
+        settings = self._settings
+        return Upstream(
+            settings.jetstream,
+            urls=settings.upstream,
+            collections=settings.collections,
+            positions=_positions(self.database),
+            fallback_time_us=self._fallback_time_us(),
+            older=self.log,
+            take=self.hydrator.take,
+            has_room=lambda: self.hydrator.has_room and self.log.has_room,
+            room=self._room,
+            gap=self._gap,
+            now_us=now_us,
+        )
+
+    async def _read_upstream(self, upstream: Upstream) -> None:
+        with self._upstream_scope:
+            await upstream.run()
+
+    async def _room(self) -> None:
+        await self.hydrator.room()
+        await self.log.room()
+
+    async def _gap(self, message: str) -> None:
+        """Put a gap at its place: behind all that was taken before it."""
+        await self.hydrator.drain()
+        self.hydrator.outdate_all()
+        self.log.mark_gap(message)
+
+    def _done(self, intakes: Sequence[int]) -> None:
+        if self.upstream is not None:
+            self.upstream.done(intakes)
+
+    def _fallback_time_us(self) -> int | None:
+        """Return from when to read a host without a saved position; None: from now."""
+        if not self.log.head:
+            return None
+        chunk = self.log.next_chunk(self.log.head - 1)
+        assert chunk is not None, "the newest record is in memory"
+        cursor, event = read_line(chunk.line(len(chunk) - 1))
+        return min(event.time_us, cursor) - REWIND_US
+
+    def _watch_exclusions(self, nursery: trio.Nursery) -> None:
+        if self._settings.exclude:
+            path = Path(self._settings.exclude)
+            self._exclude(_read_exclusions(path))
+            nursery.start_soon(exclusion.watch, path, self._exclude)
+
+    def _exclude(self, dids: frozenset[str]) -> None:
+        self.cache.exclude(dids)
+        self._exclusion.change(dids, head=self.log.head)
+        log.info("exclusions", dids=len(dids), file=self._settings.exclude)
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await trio.sleep(SAVE_SECONDS)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Write positions and cache, or keep them for the next time where that fails."""
+        positions = {} if self.upstream is None else self.upstream.positions()
+        changes = self.cache.changes()
+        changes.positions = {url: _encoded(position) for url, position in positions.items()}
+        changes.follow(self._unsaved)
+        self._unsaved = changes
+        try:
+            with trio.CancelScope(shield=True):  # a write that ran must be known to have run
+                await trio.to_thread.run_sync(self.database.write, changes)
+        except apsw.Error as error:
+            if self.cache_fault is None:
+                log.warning("cache_not_written", error=str(error), retry_seconds=SAVE_SECONDS)
+            self.cache_fault = str(error)
+            changes.views.clear()  # they can be asked for again; the rest is small
+        else:
+            self._unsaved = Changes()
+            self.cache_fault = None
+
+
+def _encoded(position: Position) -> str:
+    return msgspec.json.encode(position).decode()
+
+
+def _positions(database: Database) -> dict[str, Position]:
+    """Return the saved positions, without those that this version cannot read: costs repeats."""
+    positions = {}
+    for url, text in database.positions().items():
+        try:
+            positions[url] = msgspec.json.decode(text, type=Position)
+        except ValueError:
+            log.warning("upstream_position_unreadable", url=url, text=text[:200])
+    return positions
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CannotStart(
+            f"--data {data}: {error.strerror}; name a folder that turbod may write to"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise CannotStart(
+            f"--data {data}: another turbod uses this folder; stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _listen(address: str) -> list[trio.SocketListener]:
+    host, _, port = address.rpartition(":")
+    try:
+        return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) == errno.EADDRINUSE or "in use" in str(error):
+            reason = "the port is in use; stop what uses it, or choose another port"
+        raise CannotStart(f"--listen {address}: {reason}") from None
+
+
+def _open_database(path: Path, settings: Settings) -> Database:
+    try:
+        return Database(path, max_bytes=settings.cache.disk_bytes)
+    except (apsw.Error, OSError) as error:
+        raise CannotStart(f"--data: cannot open {path}: {error}") from None
+
+
+def _read_exclusions(path: Path) -> frozenset[str]:
+    try:
+        return exclusion.read(path)
+    except (OSError, ValueError) as error:
+        raise CannotStart(f"--exclude {path}: {error}") from None
+
+
+async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    number = await anext(signals)
+    log.warning("stopping_now", signal=signal.Signals(number).name)
+    scope.cancel()

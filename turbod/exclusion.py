@@ -1,0 +1,131 @@
+"""The exclusion list: whose events and views are never passed on."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from turbod.event import valid_did
+from turbod.hydration.views import Kind, read_view
+from turbod.record import NULL, Head
+
+POLL_SECONDS: Final = 2.0
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+_DID_IN_TEXT: Final = re.compile(rb"did:[a-z]+:[a-zA-Z0-9._:%-]+")
+_NULL: Final = msgspec.Raw(NULL)
+_PROFILES: Final = frozenset({"user", "subject_user"})
+_POSTS: Final = frozenset({"parent_post", "reply_post", "quote_post", "subject_post"})
+
+log = structlog.get_logger()
+
+
+class _Line(msgspec.Struct):
+    cursor: int
+    at_uri: msgspec.Raw
+    did: msgspec.Raw
+    time_us: int
+    message: msgspec.Raw
+    hydrated_metadata: dict[str, msgspec.Raw]
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_views = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Exclusion:
+    """Stands between reading and sending for records that are older than the list.
+
+    What is written while an account is listed never shows it; what was written before may.
+    """
+
+    def __init__(self) -> None:
+        self._dids: frozenset[str] = frozenset()
+        self._written_before = 0
+
+    def change(self, dids: frozenset[str], *, head: int) -> None:
+        """Take a new list; `head` is the newest cursor that was given before it."""
+        self._dids = dids
+        self._written_before = head
+
+    def withhold(self, head: Head, line: bytes) -> bytes | None:
+        """Return the line as it may be sent, or None where it may not."""
+        if head.did in self._dids:
+            return None
+        if head.cursor > self._written_before or not self._named_in(line):
+            return line
+        return _without(line, self._dids)
+
+    def _named_in(self, line: bytes) -> bool:
+        return any(name.decode() in self._dids for name in _DID_IN_TEXT.findall(line))
+
+
+def read(path: Path) -> frozenset[str]:
+    """Read a list: one DID a line; empty lines and what follows a `#` do not count.
+
+    A line that is no DID is named in the log and left out: a slip must not undo the other lines.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is too large, or no UTF-8.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    dids = set()
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        did = text.partition("#")[0].strip()
+        if valid_did(did):
+            dids.add(did)
+        elif did:
+            log.warning("exclusion_line_ignored", file=str(path), line=number, text=did[:100])
+    return frozenset(dids)
+
+
+async def watch(path: Path, changed: Callable[[frozenset[str]], None]) -> None:
+    """Call `changed` with the list whenever the file becomes another, until cancelled.
+
+    Where the file cannot be read, the last list holds.
+    """
+    seen = _version(path)
+    while True:
+        await trio.sleep(POLL_SECONDS)
+        version = _version(path)
+        if version == seen:
+            continue
+        seen = version
+        try:
+            changed(read(path))
+        except (OSError, ValueError) as error:
+            log.warning("exclusion_unreadable", file=str(path), error=str(error), holds="last list")
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _without(line: bytes, dids: frozenset[str]) -> bytes:
+    """Return the line with null for each view that shows one of the accounts."""
+    decoded = _decode_line(line)
+    views = decoded.hydrated_metadata
+    mentions = _decode_views(views["mentions"])
+    views["mentions"] = msgspec.Raw(
+        _encode({key: _hide(view, Kind.PROFILE, dids) for key, view in mentions.items()})
+    )
+    for key in views.keys() & _PROFILES:
+        views[key] = _hide(views[key], Kind.PROFILE, dids)
+    for key in views.keys() & _POSTS:
+        views[key] = _hide(views[key], Kind.POST, dids)
+    return _encode(decoded)
+
+
+def _hide(view: msgspec.Raw, kind: Kind, dids: frozenset[str]) -> msgspec.Raw:
+    data = bytes(view)
+    return _NULL if data == NULL or not dids.isdisjoint(read_view(data, kind).inside) else view

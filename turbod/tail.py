@@ -1,0 +1,115 @@
+"""Print a turbod's stream to standard output, one JSON record a line; notices go to standard error.
+
+Filters stand in the URL as the protocol has them: ws://HOST/turbostream?wantedDids=did:plc:...
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+import structlog
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from turbod.client import Refused, Stream
+
+log = structlog.get_logger()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("url", metavar="URL", help="ws://HOST:PORT, with a path and filters or not")
+    parser.add_argument(
+        "--cursor",
+        help="where to begin: a cursor, 0 for the oldest, a time before now such as -15m, "
+        "or an RFC 3339 time; without it, from now on",
+    )
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Print until interrupted; return 1 where the server refuses for good."""
+    code = 0
+    with CatchUp() as catch_up:
+        try:
+            await Stream(
+                options.url, cursor=options.cursor, records=catch_up.print, told=catch_up.told
+            ).run()
+        except* Refused as group:
+            print(f"turbod: {_first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
+            code = 1
+        except* BrokenPipeError:  # whoever read us, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+class CatchUp:
+    """Standard output, and on a terminal a bar while there is history to catch up with."""
+
+    def __init__(self) -> None:
+        # Where records go to the terminal too, a bar among them would only be in the way.
+        hidden = not sys.stderr.isatty() or sys.stdout.isatty()
+        self._progress = Progress(
+            TextColumn("catching up"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[records]:,} records"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=hidden,
+        )
+        self._task: TaskID | None = None
+        self._records = self._begin = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def print(self, records: Sequence[bytes]) -> None:
+        """Write records out at once, so that a pipe behind us sees them when we do."""
+        sys.stdout.buffer.write(b"\n".join(records) + b"\n")
+        sys.stdout.buffer.flush()
+        self._records += len(records)
+
+    def told(self, message: dict[str, Any]) -> None:
+        """Show where we are, and say what the server has to say."""
+        if message.get("$type") == "#cursor":
+            self._show(message["cursor"], message["head"], live=message["live"])
+        else:
+            log.warning(message.pop("name", message.pop("error", "notice")), **_plain(message))
+
+    def _show(self, cursor: int, head: int, *, live: bool) -> None:
+        """Measure the way to the head by the cursors, which are times."""
+        if live and self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+        if live:
+            return
+        if self._task is None:
+            self._begin = cursor
+            self._task = self._progress.add_task("", records=0)
+        way, done = head - self._begin, cursor - self._begin
+        self._progress.update(self._task, total=way, completed=done, records=self._records)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    return {name.lstrip("$"): value for name, value in message.items()}
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
