@@ -168,9 +168,9 @@ async def _converse(websocket: WebSocket, subscriber: Subscriber) -> None:
         try:
             end = await subscriber.run()
         except Gone:
-            nursery.cancel_scope.cancel()
-            return
-        await websocket.close(end.code, end.reason)
+            await websocket.last_words()
+        else:
+            await websocket.close(end.code, end.reason)
         nursery.cancel_scope.cancel()
 
 

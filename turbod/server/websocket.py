@@ -30,6 +30,10 @@ class Gone(Exception):
     """Nothing more can be sent: the client left, was stuck, or a close was sent."""
 
 
+class _Closing(Exception):
+    """The reader said goodbye for the client's fault."""
+
+
 class Unfinished:
     """Bytes of client messages whose end has not come, over all connections."""
 
@@ -108,8 +112,7 @@ class WebSocket:
             await self._respond(CloseConnection(code=code, reason=reason))
         except Gone:
             return
-        with trio.move_on_after(GOODBYE_SECONDS):
-            await self._peer_closed.wait()
+        await self.last_words()
 
     async def receive(self, on_message: OnMessage) -> None:
         """Read until the connection ends; give each text message as bytes, None for a binary one.
@@ -118,11 +121,25 @@ class WebSocket:
         """
         try:
             await self._receive(on_message)
+        except _Closing:
+            await self._linger()
         except Gone:
             pass
         finally:
             self._forget_message()
             self._peer_closed.set()
+
+    async def last_words(self) -> None:
+        """After a close of ours wait a moment for the client: a reset would overtake it."""
+        if self._is_closing and not self._is_broken:
+            with trio.move_on_after(GOODBYE_SECONDS):
+                await self._peer_closed.wait()
+
+    async def _linger(self) -> None:
+        """Pass over what still comes behind a close of ours, up to the client's own or its end."""
+        with trio.move_on_after(GOODBYE_SECONDS):
+            while await self._receive_some():
+                pass
 
     async def _receive(self, on_message: OnMessage) -> None:
         while True:
@@ -130,13 +147,17 @@ class WebSocket:
                 await self._handle(event, on_message)
                 if self._is_over():
                     return
-            try:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+            data = await self._receive_some()
             if not data:
                 return
-            self._protocol.receive_data(data)
+            self._protocol.receive_data(bytes(data))
+
+    async def _receive_some(self) -> bytes | bytearray:
+        """Return what comes next, nothing at the end."""
+        try:
+            return await self._stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
 
     async def _handle(self, event: Event, on_message: OnMessage) -> None:
         if isinstance(event, CloseConnection):
@@ -160,7 +181,7 @@ class WebSocket:
             return
         await self._respond(event.response())
         if not self._is_over():
-            raise Gone  # behind a broken frame nothing can be understood, a close neither
+            raise _Closing  # behind a broken frame nothing can be understood, a close neither
 
     def _is_over(self) -> bool:
         """Whether both sides have said goodbye."""
@@ -177,7 +198,8 @@ class WebSocket:
             self._forget_message()
             reason = f"a message may have {MAX_CLIENT_MESSAGE_BYTES} bytes"
             await self._respond(CloseConnection(code=1009, reason=reason))
-        elif is_finished:
+            raise _Closing
+        if is_finished:
             message = bytes(self._message) if is_text else None
             self._forget_message()
             on_message(message)
