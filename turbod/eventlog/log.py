@@ -88,10 +88,7 @@ class EventLog:
 
     @property
     def floor(self) -> int:
-        """Everything above it is retained; 0 for an empty log.
-
-        A reader may stand below it only where nothing was ever above it: on a log that was empty.
-        """
+        """Everything above it is retained; 0 for an empty log. See `retains`."""
         return self._hours.floor
 
     @property
@@ -125,9 +122,17 @@ class EventLog:
         """Wait until all that was appended is on disk and published: for ever on a full disk."""
         await self._writer.flush()
 
+    def retains(self, after: int) -> bool:
+        """Tell whether nothing above `after` was deleted: the question before reading on.
+
+        Not the same as `after >= floor`: whoever waited at 0 while the log was empty is below the
+        floor as soon as there is a record, and has lost nothing.
+        """
+        return after >= self._hours.lost
+
     def in_memory(self, after: int) -> bool:
         """Tell whether every retained record above `after` is in memory, and none is lost."""
-        return after >= self._tail.start and after >= self._hours.lost
+        return after >= self._tail.start and self.retains(after)
 
     def next_chunk(self, after: int) -> Chunk | None:
         """Return the first chunk that reaches above `after`, or None where `after` is the head.

@@ -23,7 +23,8 @@ class TextBudget:
     def forget(self, texts: dict[object, bytes]) -> None:
         """Drop all texts of one chunk."""
         texts.clear()
-        if holder := self._holders.pop(id(texts), None):
+        holder = self._holders.pop(id(texts), None)
+        if holder is not None:
             self.bytes -= holder.bytes
             holder.bytes = 0
 
