@@ -181,11 +181,9 @@ class Hydrator:
         views: Views = {}
         missing: set[str] = set()
         for key in wanted(event):
-            entry = self._known(key)
+            views[key] = entry = self._known(key)
             if entry is None:
                 missing.add(key)
-            else:
-                views[key] = entry
         return views, missing
 
     def _known(self, key: str) -> Entry | None:
