@@ -297,7 +297,7 @@ def go_inactive(state: State, status: str) -> None:
     """An account becomes invisible, whether by its owner or by a moderator."""
     account = state.people.anyone()
     most = len(state.people.accounts) * _MOST_INACTIVE_SHARE
-    if not account.active or len(state.inactive) >= most:
+    if not account.active or (status != "deleted" and len(state.inactive) >= most):
         return
     account.active, account.status = False, status
     time = time_text(state.now_us)

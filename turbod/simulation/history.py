@@ -16,7 +16,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         only: the number of the one host that has it, or EVERY_HOST.
-        verbatim: the whole message, where it was given and is to be sent as it is.
+        verbatim: the whole message, where it was given and is to be sent as it is; no tail then.
     """
 
     did: str

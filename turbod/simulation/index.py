@@ -25,6 +25,7 @@ class IndexedAccount(msgspec.Struct, gc=False):
     profile: dict[str, Any] | None = None
     indexed: str = ""
     active: bool = True
+    labeler: bool = False
     followers: int = 0
     follows: int = 0
     posts: int = 0
@@ -129,6 +130,8 @@ class Index:
             account = self._account(happening.did)
             account.profile = happening.record
             account.indexed = time_text(happening.time_us)
+        elif happening.collection == "app.bsky.labeler.service":
+            self._account(happening.did).labeler = happening.record is not None
         elif happening.collection in {"app.bsky.feed.threadgate", "app.bsky.feed.postgate"}:
             self._apply_gate(happening)
         else:
@@ -161,7 +164,7 @@ class Index:
             embed,
             parent,
             quoted_uri(embed),
-            time_text(happening.time_us),
+            min(time_text(happening.time_us), record["createdAt"]),
         )
         self._count_post(post, 1)
         if len(self.posts) > self._posts_kept:

@@ -121,7 +121,7 @@ class JetstreamHost:
 
     def message(self, index: int, entry: Entry) -> bytes:
         """Return an event as this host prints it."""
-        if entry.verbatim:
+        if not entry.tail:
             return entry.verbatim
         offset_us = self._offset_us(index)
         if self._v2:

@@ -11,6 +11,9 @@ from turbod.simulation.index import POST, Index, IndexedAccount, IndexedPost
 _CDN: Final = "https://cdn.bsky.app/img"
 _MOST_EMBED_DEPTH: Final = 2  # below it the official AppView renders no embeds
 _RECORD: Final = "app.bsky.embed.record"
+_UNSEEN: Final = frozenset(
+    f"{_RECORD}#{view}" for view in ("viewNotFound", "viewBlocked", "viewDetached")
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -21,9 +24,8 @@ def profile_view(index: Index, did: str) -> bytes | None:
         return None
     record = account.profile or {}
     view = _basic(account)
-    view["associated"] = {"lists": 0, "feedgens": 0, "starterPacks": 0, "labeler": False} | view[
-        "associated"
-    ]
+    owned = {"lists": 0, "feedgens": 0, "starterPacks": 0, "labeler": account.labeler}
+    view["associated"] = owned | view["associated"]
     if "description" in record:
         view["description"] = record["description"]
     if account.indexed:
@@ -107,11 +109,11 @@ def _embed(index: Index, post: IndexedPost, *, depth: int) -> dict[str, Any] | N
     if kind == _RECORD:
         return {"$type": f"{kind}#view", "record": _quoted(index, post, depth=depth)}
     if kind == "app.bsky.embed.recordWithMedia":
-        return {
-            "$type": f"{kind}#view",
-            "media": _media(post.did, embed["media"]),
-            "record": {"record": _quoted(index, post, depth=depth)},
-        }
+        view: dict[str, Any] = {"record": _quoted(index, post, depth=depth)}
+        if view["record"]["$type"] in _UNSEEN:
+            view = {"$type": f"{_RECORD}#view"} | view
+        media = _media(post.did, embed["media"])
+        return {"$type": f"{kind}#view", "media": media, "record": view}
     return _media(post.did, embed)
 
 
