@@ -92,9 +92,11 @@ class Writer:
 
     def mark_gap(self, message: str) -> None:
         """Note that events may be missing before the next record that is appended."""
-        if self._gap_message and message not in self._gap_message:
-            message = f"{self._gap_message}; {message}"
-        self._gap_message = message[:MAX_GAP_MESSAGE]
+        known = self._gap_message
+        if known is None:
+            self._gap_message = message[:MAX_GAP_MESSAGE]
+        elif message not in known:
+            self._gap_message = f"{known}; {message}"[:MAX_GAP_MESSAGE]
 
     async def room(self) -> None:
         """Wait until more may be appended."""
