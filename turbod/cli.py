@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from turbod import __version__, config, daemon, tail
-import turbod.simulation.command as simulation
+from turbod.simulation import command as simulation
 
 _DESCRIPTION = """\
 turbod reads Bluesky's Jetstream, looks up who wrote, what is answered, quoted and mentioned, and
