@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from turbod.simulation.happening import Happening
+from turbod.simulation.happening import Happening, read_message
 from turbod.simulation.identifiers import tid
 from turbod.simulation.index import Index
 from turbod.simulation.network import MOSTLY_POSTS, Network
@@ -18,53 +17,12 @@ NOW_US = 1_790_000_000_000_000
 ALICE, BOB, CAROL = (f"did:plc:{letter * 24}" for letter in "abc")
 
 
-class Commit(msgspec.Struct):
-    """The commit of a captured event, its record unread."""
-
-    rev: str
-    operation: str
-    collection: str
-    rkey: str
-    record: msgspec.Raw = msgspec.Raw(b"")
-    cid: str = ""
-
-
-class CapturedEvent(msgspec.Struct):
-    """A captured event."""
-
-    did: str
-    time_us: int
-    kind: str
-    commit: Commit | None = None
-    identity: dict[str, Any] | None = None
-    account: dict[str, Any] | None = None
-
-
-def happening_of(line: bytes) -> Happening:
-    event = msgspec.json.decode(line, type=CapturedEvent)
-    base = (event.did, event.kind, event.time_us, event.time_us)
-    commit = event.commit
-    if commit is None:
-        return Happening(*base, notice=event.identity or event.account)
-    json_ = bytes(commit.record)
-    return Happening(
-        *base,
-        commit.collection,
-        commit.operation,
-        commit.rkey,
-        commit.rev,
-        commit.cid,
-        json.loads(json_) if json_ else None,
-        json_,
-    )
-
-
 @pytest.fixture(scope="module")
 def official(captures: Path) -> Index:
     """An index that read all events of the captured network."""
     index = Index()
     for line in (captures / "network-1/events.jsonl").read_bytes().splitlines():
-        index.hear(happening_of(line))
+        index.hear(read_message(line))
     return index
 
 

@@ -17,6 +17,8 @@ from wsproto.frame_protocol import FrameProtocol, ParseFailed
 from turbod.event import Malformed, parse
 from turbod.simulation.faults import BROKEN, POISON
 from turbod.simulation.jetstream_host import JetstreamHost
+from turbod.simulation.questions import POSTS
+from turbod.simulation.trace import events
 from turbod.simulation.world import Simulation, simulated
 
 SILENCE_SECONDS = 0.15
@@ -351,6 +353,11 @@ async def test_poison_comes_between_the_events_and_every_one_of_it_is_refused() 
             parse(message)
 
 
+def read_frames(protocol: FrameProtocol, data: bytes) -> None:
+    protocol.receive_bytes(data)
+    list(protocol.received_frames())
+
+
 async def test_broken_frames_come_between_the_events_and_no_client_can_read_on() -> None:
     async with simulated(hosts=1) as simulation:
         host = simulation.jetstreams[0]
@@ -367,7 +374,7 @@ async def test_broken_frames_come_between_the_events_and_no_client_can_read_on()
     for broken in BROKEN:
         protocol = FrameProtocol(client=True, extensions=[])
         with pytest.raises(ParseFailed):
-            list(protocol.receive_bytes(broken) or protocol.received_frames())
+            read_frames(protocol, broken)
 
 
 def hang_up(host: JetstreamHost) -> None:
@@ -473,3 +480,16 @@ async def simulation_ends() -> Simulation:
     async with simulated() as simulation, reading(simulation.jetstreams[0]):
         simulation.emit(10)
     return simulation
+
+
+async def test_given_events_can_be_made_known_to_the_app_view() -> None:
+    async with simulated(hosts=1, accounts=20) as simulation:
+        simulation.feed(events(seconds=5, rate=100), indexed=True)
+        posts = [
+            event.at_uri
+            for event in map(parse, simulation.everything())
+            if event.collection == "app.bsky.feed.post" and event.operation == "create"
+        ]
+        assert posts
+        assert set(simulation.index.posts) <= set(posts)
+        assert any(simulation.appview.view(POSTS, uri) for uri in posts)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from turbod.event import parse, split_uri
+from turbod.event import MAX_MENTIONS, Malformed, parse, split_uri
 from turbod.simulation.acts import ACTS
-from turbod.simulation.happening import Happening
+from turbod.simulation.happening import Happening, read_message
 from turbod.simulation.identifiers import blob_cid, plc_did, record_cid, tid, time_text
 from turbod.simulation.network import LIKE_THE_REAL_ONE, MOSTLY_POSTS, Network
+from turbod.simulation.trace import events, record
 
 NOW_US = 1_790_000_000_000_000
 BLOB_KEYS = ["$type", "ref", "mimeType", "size"]
@@ -278,4 +279,26 @@ def test_identifiers_have_the_published_forms() -> None:
 
 @pytest.mark.parametrize("mix", [LIKE_THE_REAL_ONE, MOSTLY_POSTS])
 def test_both_mixes_name_acts_that_exist(mix: dict[str, float]) -> None:
-    assert set(mix) == set(ACTS)
+    assert set(mix) == set(ACTS) - {"mention_thousands", "write_hugely"}
+
+
+def test_heavy_posts_are_events_and_huge_records_are_refused() -> None:
+    network = Network(accounts=20)
+    crowd = parse(network.act("mention_thousands", NOW_US)[0].message())
+    assert len(crowd.references.mentions) == MAX_MENTIONS
+    with pytest.raises(Malformed, match="size"):
+        parse(network.act("write_hugely", NOW_US)[0].message())
+
+
+def test_a_recorded_trace_is_the_same_each_time_and_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert record(path, 3, 100) == 300
+    lines = path.read_bytes().splitlines()
+    assert lines == list(events(seconds=3, rate=100))
+    times = [parse(line).time_us for line in lines]
+    assert times[0] == NOW_US
+    assert 2_900_000 < times[-1] - times[0] < 3_000_000
+    for line in lines:
+        again = read_message(line)
+        assert again.message() == line
+        assert again.record_json == b"" or json.loads(again.record_json) == again.record

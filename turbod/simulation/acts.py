@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from turbod.simulation.identifiers import record_cid, time_text
+from turbod.simulation.identifiers import plc_did, record_cid, time_text
 from turbod.simulation.people import Account, blob
 from turbod.simulation.state import POST, Post, State, Write
 from turbod.simulation.writing import EMOJI, TAGS, Text, invented, web_address, words
@@ -21,6 +21,8 @@ _QUOTABLE: Final = (
 )
 _MOST_INACTIVE_SHARE: Final = 0.2
 _MEAN_WORDS: Final = 16
+_CROWD: Final = 5_000
+_HUGE_BYTES: Final = 2_000_000
 
 
 def post(state: State) -> None:
@@ -373,6 +375,23 @@ def listen(state: State) -> None:
     state.commit(actor, ("update", "fm.teal.alpha.actor.status", "self", record))
 
 
+def mention_thousands(state: State) -> None:
+    """Somebody's program names 5,000 accounts in one post: half a megabyte, and an event."""
+    text = Text("all of you")
+    feature = {"$type": "app.bsky.richtext.facet#mention", "did": ""}
+    people = [plc_did(f"crowd {state.random.getrandbits(64)}") for _ in range(_CROWD)]
+    features = [feature | {"did": did} for did in people]
+    text.facets.append({"features": features, "index": {"byteEnd": 10, "byteStart": 0}})
+    publish(state, state.people.actor(), text=text)
+
+
+def write_hugely(state: State) -> None:
+    """Somebody's program writes a record of two megabytes, the most that the network takes."""
+    record = {"$type": "com.example.huge", "text": "x" * _HUGE_BYTES}
+    actor = state.people.actor()
+    state.commit(actor, ("create", "com.example.huge", state.new_tid(), record))
+
+
 ACTS: Final[dict[str, Callable[[State], None]]] = {
     act.__name__: act
     for act in (
@@ -396,5 +415,7 @@ ACTS: Final[dict[str, Callable[[State], None]]] = {
         reactivate,
         go_live,
         listen,
+        mention_thousands,
+        write_hugely,
     )
 }

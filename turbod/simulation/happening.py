@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+_NOTHING = msgspec.Raw(b"")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -15,6 +16,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
         commit_us: the `time_us` of the first operation of the same commit: what a v2 host shows.
         record: of a create or update; nobody may change it.
         record_json: the record as the AppView prints it.
+        handle: of an identity event, whether the event tells it or not: the AppView asks the DNS.
     """
 
     did: str
@@ -29,6 +31,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     record: dict[str, Any] | None = None
     record_json: bytes = b""
     notice: dict[str, Any] | None = None
+    handle: str = ""
 
     @property
     def uri(self) -> str:
@@ -53,6 +56,49 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     def message(self) -> bytes:
         """Return the event as a v1 host prints it."""
         return b'{"did":"%b","time_us":%d%b' % (self.did.encode(), self.time_us, self.tail())
+
+
+class _Commit(msgspec.Struct):
+    rev: str
+    operation: str
+    collection: str
+    rkey: str
+    record: msgspec.Raw = _NOTHING
+    cid: str = ""
+
+
+class _Event(msgspec.Struct):
+    did: str
+    time_us: int
+    kind: str
+    commit: _Commit | None = None
+    identity: dict[str, Any] | None = None
+    account: dict[str, Any] | None = None
+
+
+def read_message(message: bytes) -> Happening:
+    """Read an event that a Jetstream host printed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    event = msgspec.json.decode(message, type=_Event)
+    base = (event.did, event.kind, event.time_us, event.time_us)
+    commit = event.commit
+    if commit is None:
+        notice = event.identity or event.account or {}
+        return Happening(*base, notice=notice, handle=notice.get("handle", ""))
+    raw = bytes(commit.record)
+    return Happening(
+        *base,
+        commit.collection,
+        commit.operation,
+        commit.rkey,
+        commit.rev,
+        commit.cid,
+        msgspec.json.decode(raw, type=dict[str, Any]) if raw else None,
+        raw,
+    )
 
 
 def escaped(json: bytes) -> bytes:

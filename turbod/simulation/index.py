@@ -123,7 +123,7 @@ class Index:
 
     def _apply(self, happening: Happening) -> None:
         if happening.notice is not None:
-            self._apply_notice(happening.did, happening.kind, happening.notice)
+            self._apply_notice(happening, happening.notice)
         elif happening.collection == POST:
             self._apply_post(happening)
         elif happening.collection == "app.bsky.actor.profile":
@@ -137,10 +137,10 @@ class Index:
         else:
             self._apply_edge(happening)
 
-    def _apply_notice(self, did: str, kind: str, notice: dict[str, Any]) -> None:
-        account = self._account(did)
-        if kind == "identity":
-            account.handle = notice.get("handle", account.handle)
+    def _apply_notice(self, happening: Happening, notice: dict[str, Any]) -> None:
+        account = self._account(happening.did)
+        if happening.kind == "identity":
+            account.handle = happening.handle or account.handle
         else:
             account.active = notice["active"]
 

@@ -65,6 +65,7 @@ class JetstreamHost:
         self._up = trio.Event()
         self._up.set()
         self._scope = trio.CancelScope()
+        self._connections: set[trio.CancelScope] = set()
 
     @property
     def url(self) -> str:
@@ -94,8 +95,9 @@ class JetstreamHost:
         self._up.set()
 
     def drop_connections(self) -> None:
-        """Cut every connection; new ones are taken at once."""
-        self._scope.cancel()
+        """Cut every connection, without a close frame; new ones are taken at once."""
+        for connection in self._connections:
+            connection.cancel()
 
     def renumber(self) -> None:
         """Count anew, as a v2 host does that was set up again, and cut every connection."""
@@ -148,13 +150,17 @@ class JetstreamHost:
     # One connection.
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        scope = trio.CancelScope()
+        self._connections.add(scope)
         try:
-            await self._connection(stream)
+            with scope:
+                await self._connection(stream)
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except* Exception as errors:  # noqa: BLE001 - one client's sin must not end the others
             log.debug("simulated_jetstream_connection_failed", errors=repr(errors))
         finally:
+            self._connections.remove(scope)
             await trio.aclose_forcefully(stream)
 
     async def _connection(self, stream: trio.SocketStream) -> None:

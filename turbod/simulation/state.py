@@ -14,6 +14,7 @@ POST: Final = "app.bsky.feed.post"
 Write: TypeAlias = tuple[str, str, str, dict[str, Any] | None]
 """Operation, collection, record key, record (None for a delete)."""
 _UNDOABLE: Final = 5_000  # likes, reposts, follows and blocks that can still be taken back
+_HANDLE_SHARE: Final = 0.6  # of identity events that tell the handle
 _RECENT_SHARE: Final = 0.8  # of replies, likes and quotes go to something new
 _RECENT_MEAN: Final = 150  # posts back
 _encode = msgspec.json.Encoder().encode
@@ -94,7 +95,9 @@ class State:
         self._relay_sequence += 1 + self.random.randrange(40)
         notice: dict[str, Any]
         if kind == "identity":
-            notice = {"did": account.did, "handle": account.handle}
+            notice = {"did": account.did}
+            if self.chance(_HANDLE_SHARE):
+                notice["handle"] = account.handle
         else:
             notice = {"active": account.active, "did": account.did}
         notice["seq"] = self._relay_sequence
@@ -102,7 +105,10 @@ class State:
             notice["status"] = account.status
         notice["time"] = time
         time_us = self._next_time()
-        self.queue.append(Happening(account.did, kind, time_us, time_us, notice=notice))
+        handle = account.handle if kind == "identity" else ""
+        self.queue.append(
+            Happening(account.did, kind, time_us, time_us, notice=notice, handle=handle)
+        )
 
     def some_post(self) -> Post | None:
         """Draw a post to refer to: mostly a recent one, never one known to be deleted."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from turbod.simulation.appview_server import AppViewServer
-from turbod.simulation.happening import Happening
+from turbod.simulation.happening import Happening, read_message
 from turbod.simulation.history import EVERY_HOST, History, entry, verbatim_entry
 from turbod.simulation.index import Index
 from turbod.simulation.jetstream_host import JetstreamHost, clock_us
@@ -65,12 +65,20 @@ class Simulation:
             self._happen(self.network.next_event(time_us))
         self.history.wake()
 
-    def feed(self, lines: Iterable[bytes]) -> None:
-        """Append given messages, event or not, to be sent byte for byte by every host."""
+    def feed(self, lines: Iterable[bytes], *, indexed: bool = False) -> None:
+        """Append given messages, event or not, to be sent byte for byte by every host.
+
+        Args:
+            lines: with or without their line breaks.
+            indexed: all are events, and the AppView is to know what they tell.
+        """
         for line in lines:
-            made = verbatim_entry(line.rstrip(b"\n"), time_us=self._newest_us)
+            message = line.rstrip(b"\n")
+            made = verbatim_entry(message, time_us=self._newest_us)
             self._newest_us = max(self._newest_us, made.time_us)
             self.history.append(made)
+            if indexed:
+                self.index.hear(read_message(message))
         self.history.wake()
 
     def everything(self, host: int = 0) -> list[bytes]:
