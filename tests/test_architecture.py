@@ -1,0 +1,59 @@
+"""The direction of the data is the direction of the imports: see docs/architecture.md."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "turbod"
+ROWS = (
+    ("backoff", "config", "cursor", "event", "frames"),
+    ("record",),
+    ("database", "filter"),
+    ("eventlog", "hydration", "simulation", "upstream"),
+    ("client", "exclusion", "server"),
+    ("report",),
+    ("daemon", "tail"),
+    ("cli",),
+    ("__main__",),
+)
+PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
+PURE_PARTS = (
+    *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
+    *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
+    *("hydration/recent", "hydration/views", "server/packing"),
+    *("upstream/gaps", "upstream/identities", "upstream/low_water", "upstream/merge"),
+    *("upstream/position", "upstream/subscription"),
+)
+NEVER_IN_PURE = {"trio", "threading", "socket", "asyncio", "time", "httpx", "apsw"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "turbod":
+            found |= {f"turbod.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_a_module_imports_rows_above_its_own_or_its_own_package() -> None:
+    rows = {name: number for number, row in enumerate(ROWS) for name in row}
+    for path in ROOT.rglob("*.py"):
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for name in imports(path) if own != "__init__" else ():
+            part = name.split(".")[1] if name.startswith("turbod.") else own
+            if part not in {own, "__version__"}:
+                assert rows[part] < rows[own], f"{path} imports {name}"
+
+
+def test_pure_modules_know_no_event_loop_no_thread_and_no_clock() -> None:
+    for part in (*PURE, *PURE_PARTS):
+        found = {name.partition(".")[0] for name in imports(ROOT / f"{part}.py")}
+        assert not found & NEVER_IN_PURE, part
+
+
+def test_every_package_says_what_it_owns() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
