@@ -138,16 +138,20 @@ class Harness:
     ) -> AsyncIterator["Subscription"]:
         """Connect with trio-websocket, as a client that does everything right."""
         target = f"{path}?{query}" if query else path
-        async with trio_websocket.open_websocket(
-            "127.0.0.1",
-            self.port,
-            target,
-            use_ssl=False,
-            subprotocols=subprotocols,
-            connect_timeout=5,
-            disconnect_timeout=2,
-        ) as connection:
+        async with await self.connect() as stream, trio.open_nursery() as nursery:
+            with trio.fail_after(5):
+                connection = await trio_websocket.wrap_client_stream(
+                    nursery,
+                    stream,
+                    "localhost",
+                    target,
+                    subprotocols=subprotocols,
+                    max_message_size=4 * 1024 * 1024,
+                )
             yield Subscription(connection)
+            with trio.move_on_after(2):
+                await connection.aclose()
+            nursery.cancel_scope.cancel()
 
     async def settled(self, condition: Callable[[], bool], *, seconds: float = 5) -> None:
         """Wait until something is so."""
@@ -227,6 +231,17 @@ class Subscription:
         """Send an options_update."""
         update = {"type": "options_update", "payload": payload}
         await self.connection.send_message(json.dumps(update))
+
+
+async def open_stream(harness: Harness, target: str = "/turbostream") -> trio.SocketStream:
+    """Complete a handshake by hand; whatever follows is left unread."""
+    stream = await harness.connect()
+    await stream.send_all(f"GET {target} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += await stream.receive_some(1)
+    assert received.startswith(b"HTTP/1.1 101 ")
+    return stream
 
 
 async def exchange(stream: trio.SocketStream, request: bytes | str, *, seconds: float = 5) -> bytes:

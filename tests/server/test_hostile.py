@@ -20,6 +20,7 @@ from tests.server.harness import (
     Subscription,
     exchange,
     open_descriptors,
+    open_stream,
     post,
     serving,
 )
@@ -49,17 +50,6 @@ def reset(stream: trio.SocketStream) -> None:
     """Close with a TCP reset."""
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
-
-
-async def open_stream(harness: Harness) -> trio.SocketStream:
-    """Complete a handshake by hand; the first message is left unread."""
-    stream = await harness.connect()
-    await stream.send_all(HANDSHAKE)
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += await stream.receive_some(1)
-    assert received.startswith(b"HTTP/1.1 101 ")
-    return stream
 
 
 @asynccontextmanager
