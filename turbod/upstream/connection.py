@@ -24,6 +24,7 @@ RECEIVE_BYTES: Final = 64 * 1024
 CLOSE_SECONDS: Final = 0.5
 SEND_SECONDS: Final = 5.0
 MAX_REFUSAL_BYTES: Final = 4096
+REFUSAL_SECONDS: Final = 0.25  # what the words of a refusal are worth waiting for
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
 _MAX_WORDS = 300
 _ACCEPT_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -245,7 +246,7 @@ async def _refusal(
 ) -> Disconnected:
     headers = dict(answer.headers)
     body = b""
-    with trio.move_on_after(1):  # the words of a refusal are worth a second, no more
+    with trio.move_on_after(REFUSAL_SECONDS):
         while len(body) < MAX_REFUSAL_BYTES:
             try:
                 event = await _next_event(stream, http)

@@ -82,7 +82,7 @@ class Identities:
         self._newest = 0
         self._complete_above = 0
         self.edge_us = -1
-        self._spans: "OrderedDict[int, tuple[int, array[int]]]" = OrderedDict()
+        self._spans: OrderedDict[int, tuple[int, array[int]]] = OrderedDict()
         self._lent = 0
 
     def __len__(self) -> int:
