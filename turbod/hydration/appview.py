@@ -203,7 +203,7 @@ class AppView:
             if trouble.reason == "pool" and client is self._client:
                 nursery.start_soon(self._replace, client)
             self._failed(batch, trouble, stamp)
-        except trio.Cancelled:
+        except BaseException:  # cancelled, alone or in a group
             self._planner.abandoned(batch)
             raise
         else:

@@ -63,11 +63,17 @@ async def _body(response: httpx.Response) -> bytes:
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding not in {"identity", "gzip", "x-gzip", ""}:
         raise Unanswered("encoding", coding[:50])
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise Unanswered("too_large", f"more than {MAX_BODY_BYTES} bytes")
+    body, too_large = bytearray(), False
+    with trio.CancelScope() as scope:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                # Leaving the loop would leave httpx's generators open: end them from within.
+                too_large = True
+                body.clear()
+                scope.cancel()
+    if too_large:
+        raise Unanswered("too_large", f"more than {MAX_BODY_BYTES} bytes")
     return _unpack(bytes(body)) if "gzip" in coding and body else bytes(body)
 
 

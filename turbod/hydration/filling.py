@@ -7,12 +7,13 @@ MAX_ITEMS: Final = 25
 FILL_SECONDS: Final = 0.24  # of the 0.25 that a call may wait; the rest is for the scheduler
 PATIENT_SECONDS: Final = 2.0
 LONGEST_FILL_SECONDS: Final = 120.0
-LULL_SECONDS: Final = 5.0  # intake may wait for what a call that is not full would bring
+LULL_SECONDS: Final = 10.0  # intake may wait for what a call that is not full would bring
 _LULL_GAPS = 10  # and this many times the usual time between two items
-PLENTY: Final = 2.5  # budget over need; below it only full calls go
-WASTE_SHARE: Final = 0.07  # empty places allowed for each place used, where budget is short
-_FAST_SECONDS, _SLOW_SECONDS = 15.0, 300.0
-_MOST_SAVED_WASTE = 1.0
+PLENTY: Final = 3.0  # budget over need; below it only full calls go
+WASTE_SHARE: Final = 0.05  # empty places allowed for each place used, where budget is short
+_FAST_SECONDS, _SLOW_SECONDS = 15.0, 600.0
+_MOST_SAVED_WASTE = 2.0  # one call of each kind
+_MOST_OWED_WASTE = 2.0  # likewise, in lulls; paid back by full calls
 
 
 class Average:
@@ -72,7 +73,9 @@ class Filling:
         """Return how long the oldest of `items` waits for more."""
         if plenty:
             return FILL_SECONDS
-        if self._is_lull(now) or self._waste_saved >= 1 - items / MAX_ITEMS:
+        waste = 1 - items / MAX_ITEMS
+        saved = self._waste_saved + (_MOST_OWED_WASTE if self._is_lull(now) else 0.0)
+        if saved >= waste:
             return PATIENT_SECONDS
         return LONGEST_FILL_SECONDS
 
@@ -86,4 +89,4 @@ class Filling:
             self._waste_saved += WASTE_SHARE * items / MAX_ITEMS
             if not full:
                 self._waste_saved -= 1 - items / MAX_ITEMS
-            self._waste_saved = max(0.0, min(_MOST_SAVED_WASTE, self._waste_saved))
+            self._waste_saved = max(-_MOST_OWED_WASTE, min(_MOST_SAVED_WASTE, self._waste_saved))
