@@ -1,0 +1,208 @@
+"""What records must say, by a plain reading of the protocol's page: shares no code with turbod."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+Show = Callable[[str], bytes | None]
+
+POST = "app.bsky.feed.post"
+# What changes a profile's looks, of all that a small network writes.
+PROFILE_PARTS = ("app.bsky.actor.profile", "app.bsky.actor.status", "app.bsky.labeler.service")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What belongs into one record, by place; None where the place does not apply."""
+
+    user: str
+    mentions: tuple[str, ...] = ()
+    parent: str | None = None
+    root: str | None = None
+    quote: str | None = None
+    subject: tuple[str, str | None] | None = None  # its key in the record, and what it names
+    from_cache_only: bool = False
+
+    def named(self) -> list[str]:
+        """Everything that is named, each once."""
+        subject = self.subject[1] if self.subject else None
+        places = (self.user, *self.mentions, self.parent, self.root, self.quote, subject)
+        return list(dict.fromkeys(key for key in places if key is not None))
+
+
+def wanted(event: Json) -> Wanted:
+    """Read from an event what its record shows beside it."""
+    did = event["did"]
+    commit = event.get("commit", {})
+    if event["kind"] != "commit" or commit["operation"] == "delete":
+        return Wanted(did, from_cache_only=True)
+    collection, record = commit["collection"], commit["record"]
+    if collection in {"app.bsky.feed.like", "app.bsky.feed.repost"}:
+        return Wanted(did, subject=("subject_post", post_uri(record["subject"])))
+    if collection in {"app.bsky.graph.follow", "app.bsky.graph.block"}:
+        return Wanted(did, subject=("subject_user", record["subject"]))
+    if collection != POST:
+        return Wanted(did)
+    reply = record.get("reply")
+    parent = post_uri(reply["parent"]) if reply else None
+    root = post_uri(reply["root"]) if reply else None
+    return Wanted(
+        did,
+        mentions=tuple(mentions(record)),
+        parent=parent,
+        root=None if root == parent else root,
+        quote=quoted(record),
+    )
+
+
+def mentions(record: Json) -> list[str]:
+    """The accounts mentioned, first appearance first."""
+    features = [feature for facet in record.get("facets") or () for feature in facet["features"]]
+    named = [f["did"] for f in features if f["$type"] == "app.bsky.richtext.facet#mention"]
+    return list(dict.fromkeys(named))[:50]
+
+
+def quoted(record: Json) -> str | None:
+    """The URI of the post quoted, alone or beside media."""
+    embed = record.get("embed") or {}
+    if embed.get("$type") == "app.bsky.embed.record":
+        return post_uri(embed["record"])
+    if embed.get("$type") == "app.bsky.embed.recordWithMedia":
+        return post_uri(embed["record"]["record"])
+    return None
+
+
+def post_uri(reference: Json) -> str | None:
+    """The URI of a reference, if it is to a post."""
+    uri: str = reference["uri"]
+    return uri if uri.split("/")[3] == POST else None
+
+
+class Views:
+    """What the AppView answers, as its bytes, and what each answer shows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bytes: dict[str, bytes] = {}
+        self.handles: dict[str, str] = {}
+        self.shows: dict[str, frozenset[str]] = {}
+        for line in (folder / "profiles.jsonl").read_bytes().splitlines():
+            profile = json.loads(line)
+            self.bytes[profile["did"]] = line
+            self.handles[profile["did"]] = profile["handle"]
+        for line in (folder / "posts.jsonl").read_bytes().splitlines():
+            post = json.loads(line)
+            self.bytes[post["uri"]] = line
+            self.shows[post["uri"]] = frozenset(shown_by(post))
+
+    def __call__(self, key: str, gone: Iterable[str]) -> bytes | None:
+        """What may be shown of a DID or URI while these DIDs and URIs are gone."""
+        shown = self.shows.get(key, frozenset((key,)))
+        return self.bytes.get(key) if shown.isdisjoint(gone) else None
+
+
+def shown_by(post: Json) -> Iterator[str]:
+    """The posts and accounts that the view of a post shows."""
+    yield post["uri"]
+    yield post["author"]["did"]
+    for embed in [post["embed"]] if "embed" in post else post.get("embeds", ()):
+        if embed["$type"] == "app.bsky.embed.record#view":
+            inner = embed["record"]
+        elif embed["$type"] == "app.bsky.embed.recordWithMedia#view":
+            inner = embed["record"]["record"]
+        else:
+            continue
+        if inner["$type"] == "app.bsky.embed.record#viewRecord":
+            yield from shown_by(inner)
+
+
+@dataclass
+class World:
+    """What is known after each event: what is gone, and whose profile is at hand and good."""
+
+    views: Views
+    gone: frozenset[str] = frozenset()
+    at_hand: dict[str, float] = field(default_factory=dict)  # DID to when it was first used
+
+    def see(self, event: Json) -> None:
+        """Let an event change what is known."""
+        did, kind = event["did"], event["kind"]
+        commit = event.get("commit", {})
+        if kind == "account" and event["account"]["active"]:
+            if did in self.gone:
+                self.at_hand.pop(did, None)
+            self.gone -= {did}
+        elif kind == "account":
+            self.gone |= {did}
+        elif self._changes_profile(event):
+            self.at_hand.pop(did, None)
+        elif commit.get("collection") == POST and commit["operation"] == "delete":
+            self.gone |= {f"at://{did}/{POST}/{commit['rkey']}"}
+
+    def _changes_profile(self, event: Json) -> bool:
+        if event["kind"] == "identity":  # one that tells the handle we have tells nothing
+            return bool(event["identity"].get("handle") != self.views.handles.get(event["did"]))
+        return event.get("commit", {}).get("collection") in PROFILE_PARTS
+
+    def show(self, key: str) -> bytes | None:
+        """What a record hydrated now shows of a DID or URI."""
+        return self.views(key, self.gone)
+
+
+def line(message: bytes, show: Show, *, cursor: int, hydrated_us: int | None) -> bytes:
+    """The record of an event, byte for byte.
+
+    Args:
+        message: the event as the upstream sent it.
+        show: what is shown of each DID and URI that belongs into it.
+        cursor: what the server gave it.
+        hydrated_us: when the oldest view in it was fetched, which only the server knows.
+    """
+    event = json.loads(message)
+    want = wanted(event)
+    data = {
+        "user": bytes_of(show, want.user),
+        "mentions": joined({did: bytes_of(show, did) for did in want.mentions}),
+        "parent_post": bytes_of(show, want.parent),
+        "reply_post": bytes_of(show, want.root),
+        "quote_post": bytes_of(show, want.quote),
+    }
+    if want.subject is not None:
+        data[want.subject[0]] = bytes_of(show, want.subject[1])
+    if any(show(key) for key in want.named()):
+        assert hydrated_us is not None, "a record that shows a view says when it was fetched"
+        data["hydrated_us"] = b"%d" % hydrated_us
+    return joined(
+        {
+            "cursor": b"%d" % cursor,
+            "at_uri": string(at_uri(event)),
+            "did": string(event["did"]),
+            "time_us": b"%d" % event["time_us"],
+            "message": message,
+            "hydrated_metadata": joined(data),
+        }
+    )
+
+
+def at_uri(event: Json) -> str:
+    """The URI of the event's record, or of its account."""
+    if event["kind"] != "commit":
+        return f"at://{event['did']}"
+    return f"at://{event['did']}/{event['commit']['collection']}/{event['commit']['rkey']}"
+
+
+def bytes_of(show: Show, key: str | None) -> bytes:
+    """What stands at a place: a view, or null."""
+    return (key is not None and show(key)) or b"null"
+
+
+def joined(members: Mapping[str, bytes]) -> bytes:
+    """A JSON object of members that are JSON already."""
+    return b"{%b}" % b",".join(b"%b:%b" % (string(key), data) for key, data in members.items())
+
+
+def string(text: str) -> bytes:
+    """A JSON string."""
+    return json.dumps(text, ensure_ascii=False).encode()
