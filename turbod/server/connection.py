@@ -3,7 +3,7 @@
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 import trio
@@ -16,7 +16,7 @@ from turbod.server.interests import TooManyFilters
 from turbod.server.packing import View
 from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
 from turbod.server.status import Plain, starting
-from turbod.server.subscriber import Services, Subscriber
+from turbod.server.subscriber import TICK_SECONDS, Services, Subscriber
 from turbod.server.websocket import Gone, Unfinished, WebSocket, reset
 
 KEEPALIVE_IDLE_SECONDS: Final = 60
@@ -50,6 +50,14 @@ class Connections:
         self.ledger = Ledger()
         self.subscribers: set[Subscriber] = set()
         self.is_draining = False
+
+    async def tick(self) -> NoReturn:
+        """Let the clock wake subscribers, until cancelled."""
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            for subscriber in self.subscribers:
+                subscriber.tick(now)
 
     async def serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
         """Serve one connection to its end; nothing that happens on it leaves here.

@@ -111,22 +111,30 @@ class Server:
     ) -> None:
         """Serve until drained or cancelled; owns the listeners and closes them."""
         try:
-            # Connections outlive the listeners, so that they can be told goodbye.
-            async with trio.open_nursery() as connections:
-                self._serving = connections.cancel_scope
-                keeper = Doorkeeper(
-                    connections,
-                    admission=self._admission,
-                    ledger=self._connections.ledger,
-                    serve=self._connections.serve,
-                )
-                async with trio.open_nursery() as accepting:
-                    self._accepting = accepting.cancel_scope
-                    for listener in listeners:
-                        await accepting.start(keeper.run, listener)
-                    task_status.started()
+            async with trio.open_nursery() as clock:
+                clock.start_soon(self._connections.tick)
+                await self._serve(listeners, task_status)
+                clock.cancel_scope.cancel()
         finally:
             self._all_gone.set()
+
+    async def _serve(
+        self, listeners: Sequence[trio.SocketListener], task_status: trio.TaskStatus[None]
+    ) -> None:
+        # Connections outlive the listeners, so that they can be told goodbye.
+        async with trio.open_nursery() as connections:
+            self._serving = connections.cancel_scope
+            keeper = Doorkeeper(
+                connections,
+                admission=self._admission,
+                ledger=self._connections.ledger,
+                serve=self._connections.serve,
+            )
+            async with trio.open_nursery() as accepting:
+                self._accepting = accepting.cancel_scope
+                for listener in listeners:
+                    await accepting.start(keeper.run, listener)
+                task_status.started()
 
     async def drain(self, *, seconds: float) -> None:
         """Accept no more, say bye to every subscriber, wait, then abort who is left.
