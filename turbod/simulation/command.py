@@ -18,7 +18,9 @@ from turbod.simulation.world import Simulation, simulated
 
 _STATUS_SECONDS: Final = 1.0
 _MAX_HOSTS: Final = 8
-_HISTORY_KEPT: Final = 2_000_000  # events, some 1.5 GB at the very most
+# Together some 400 MB at the most, reached after hours.
+_HISTORY_KEPT: Final = 200_000
+_POSTS_KEPT: Final = 50_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,7 @@ async def _simulate(arguments: argparse.Namespace) -> None:
             history_seconds=arguments.history_seconds,
             history_rate=arguments.rate,
             entries_kept=_HISTORY_KEPT,
+            posts_kept=_POSTS_KEPT,
         ) as simulation:
             _make_as_asked(simulation, arguments)
             _print_addresses(simulation)

@@ -13,7 +13,7 @@ from turbod.simulation.identifiers import time_text
 from turbod.simulation.people import Account
 
 POST: Final = "app.bsky.feed.post"
-_EDGES_KEPT: Final = 200_000  # likes, reposts, follows, blocks that can be taken back
+_EDGES_KEPT: Final = 100_000  # likes, reposts, follows, blocks that can be taken back
 _SPREAD: Final = 0.5  # sigma of the logarithm of the indexing delay
 
 

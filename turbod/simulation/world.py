@@ -133,6 +133,7 @@ async def simulated(
     history_seconds: float = 0.0,
     history_rate: float = 20.0,
     entries_kept: int | None = None,
+    posts_kept: int = 200_000,
     answers: Mapping[str, bytes] | None = None,
     now_us: Callable[[], int] = clock_us,
 ) -> AsyncIterator[Simulation]:
@@ -153,11 +154,15 @@ async def simulated(
         history_seconds: how much has happened before.
         history_rate: events a second in that time.
         entries_kept: bound of the hosts' common history, in events; None for none.
+        posts_kept: the newest posts that are known; 200,000 cost some 400 MB.
         answers: the AppView knows these views (by DID and URI) and nothing else.
         now_us: the clock, in microseconds since the Unix epoch.
     """
-    network = network or Network(seed=seed, accounts=accounts, mix=mix, now_us=now_us())
-    index = Index(seed=seed, delay_us=int(indexing_delay_seconds * 1_000_000))
+    network = network or Network(
+        seed=seed, accounts=accounts, mix=mix, posts_kept=posts_kept, now_us=now_us()
+    )
+    delay_us = int(indexing_delay_seconds * 1_000_000)
+    index = Index(seed=seed, delay_us=delay_us, posts_kept=posts_kept)
     for account in network.people.accounts:
         index.introduce(account)
     history = History(entries_kept=entries_kept)
