@@ -622,6 +622,17 @@ async def test_a_429_with_retry_after_pauses_and_loses_nothing() -> None:
         assert it.calls("refused") == 1
 
 
+async def test_the_time_of_a_pause_does_not_count_against_the_deadline() -> None:
+    """What fails once after a long pause is asked again, not given up."""
+    settings = HydrationSettings(calls_per_second=1000, deadline_seconds=0.5)
+    async with world(settings) as it:
+        it.server.script = [
+            answers(response(HTML, status=429, retry_after=1)),
+            answers(response(HTML, status=500)),
+        ]
+        assert await it.ask(*DIDS[:3]) == dict.fromkeys(DIDS[:3], FOUND)
+
+
 async def test_a_429_without_retry_after_pauses_longer_each_time() -> None:
     settings = HydrationSettings(calls_per_second=1000, deadline_seconds=0.1)
     async with world(settings) as it:
