@@ -1,0 +1,1 @@
+"""What turbod costs, measured end to end in processes of its own; run with `scripts/bench`."""
