@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import h11
@@ -163,11 +163,6 @@ def answer(
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
     return head if head_only else head + body
-
-
-def json_answer(status: int, value: Any, *, head_only: bool = False) -> bytes:
-    """Return a whole HTTP answer of one JSON object."""
-    return answer(status, msgspec.json.encode(value), head_only=head_only)
 
 
 def _parse(head: bytes, rest: bytes) -> Request:

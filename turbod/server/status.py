@@ -1,9 +1,9 @@
 """The plain GETs: the page, health, readiness, metrics, status and records."""
 
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from turbod.cursor import BadCursor, FutureCursor
@@ -12,20 +12,16 @@ from turbod.cursor import position as start_position
 from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
 from turbod.server.admission import too_many_connections
 from turbod.server.packing import Withhold
+from turbod.server.page import Page
 from turbod.server.records import read_page
-from turbod.server.request import Refusal, Request, answer, json_answer
+from turbod.server.request import Refusal, Request, answer
 from turbod.server.source import Log
 
+HTML_TYPE: Final = "text/html; charset=utf-8"
+JSON_TYPE: Final = "application/json"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINES_TYPE: Final = "application/jsonl"
 CONCURRENT_PAGES: Final = 16  # of /records, each about 1 MiB until it is sent
-
-_SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class Plain:
@@ -50,7 +46,7 @@ class Plain:
         self._withhold = withhold
         self._now_us = now_us
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
-        self._page = resources.files(__package__).joinpath("page.html").read_bytes()
+        self._page = Page(served)
 
     def check_ready(self) -> None:
         """Pass where subscribers can be served.
@@ -71,28 +67,18 @@ class Plain:
         """
         match request.path:
             case "/":
-                return answer(
-                    200,
-                    self._page,
-                    content_type="text/html; charset=utf-8",
-                    headers=_SECURITY,
-                    head_only=request.is_head,
-                )
+                page = self._page.render(request.host)
+                return _answer(request, page, HTML_TYPE, headers=self._page.headers)
             case "/healthz":
-                return json_answer(200, {"ok": True}, head_only=request.is_head)
+                return _answer(request, _json({"ok": True}))
             case "/readyz":
                 is_ready, detail = self._ready()
-                return json_answer(
-                    200 if is_ready else 503,
-                    {"ready": is_ready, **detail},
-                    head_only=request.is_head,
-                )
+                body = _json({"ready": is_ready, **detail})
+                return _answer(request, body, status=200 if is_ready else 503)
             case "/metrics":
-                return answer(
-                    200, self._metrics(), content_type=METRICS_TYPE, head_only=request.is_head
-                )
+                return _answer(request, self._metrics(), METRICS_TYPE)
             case "/status":
-                return json_answer(200, self._status(), head_only=request.is_head)
+                return _answer(request, _json(self._status()))
             case "/records":
                 return await self._records(request)
         raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
@@ -112,13 +98,8 @@ class Plain:
             page = await read_page(self._log, options, position, withhold=self._withhold)
         finally:
             self._pages.release()
-        return answer(
-            200,
-            page.body,
-            content_type=LINES_TYPE,
-            headers={"Turbod-Cursor": str(page.cursor)},
-            head_only=request.is_head,
-        )
+        cursor = {"Turbod-Cursor": str(page.cursor)}
+        return _answer(request, page.body, LINES_TYPE, headers=cursor)
 
 
 def starting(text: str | None, *, head: int, now_us: int) -> tuple[int, int | None]:
@@ -134,3 +115,19 @@ def starting(text: str | None, *, head: int, now_us: int) -> tuple[int, int | No
         raise Refusal(400, "InvalidRequest", str(error)) from None
     except FutureCursor as error:
         raise Refusal(400, "FutureCursor", str(error)) from None
+
+
+def _answer(
+    request: Request,
+    body: bytes,
+    content_type: str = JSON_TYPE,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    return answer(
+        status, body, content_type=content_type, headers=headers, head_only=request.is_head
+    )
+
+
+_json = msgspec.json.encode
