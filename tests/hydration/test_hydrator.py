@@ -414,6 +414,5 @@ async def test_room_is_bounded_and_comes_back(tmp_path: Path) -> None:
         assert 30 < number < 60
         with trio.fail_after(10):
             await made.hydrator.room()
-        assert made.hydrator.has_room
         await made.metadata()
         assert made.hydrator.statistics().waiting_bytes == 0
