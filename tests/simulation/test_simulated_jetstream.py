@@ -446,8 +446,8 @@ async def test_one_client_that_does_not_read_holds_nobody_up() -> None:
     async with simulated(hosts=1) as simulation:
         host = simulation.jetstreams[0]
         async with reading(host), reading(host) as socket:
-            emitted = simulation.emit(20_000)
-            assert await read(socket, 20_000) == emitted
+            emitted = simulation.emit(6_000)
+            assert await read(socket, 6_000) == emitted
 
 
 async def test_replay_is_never_the_bottleneck(
@@ -455,7 +455,7 @@ async def test_replay_is_never_the_bottleneck(
 ) -> None:
     """Ready frames go straight to the socket: well above 20,000 messages a second."""
     async with simulated(hosts=1) as simulation:
-        simulation.emit(40_000)
+        simulation.emit(15_000)
         size = sum(map(len, simulation.everything()))
         host = simulation.jetstreams[0]
         stream = await trio.open_tcp_stream("127.0.0.1", host.port)
@@ -464,7 +464,7 @@ async def test_replay_is_never_the_bottleneck(
             started, got = time.process_time(), 0
             while got < size:
                 got += len(await stream.receive_some(1 << 20))
-        rate = 40_000 / (time.process_time() - started)
+        rate = 15_000 / (time.process_time() - started)
         record_property("messages_per_cpu_second", int(rate))
         assert rate > 20_000
 

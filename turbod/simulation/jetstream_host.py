@@ -11,6 +11,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from turbod.simulation.faults import BROKEN, POISON, Faults
 from turbod.simulation.frame_stream import FrameStream, frame
 from turbod.simulation.history import EVERY_HOST, Entry, History
+from turbod.simulation.stamps import Stamps
 from turbod.simulation.subscription import BadRequest, Subscription
 
 log = structlog.get_logger()
@@ -57,8 +58,7 @@ class JetstreamHost:
         self._number = number
         self._v2 = version == "v2"
         self._now_us = now_us
-        self._offsets: list[tuple[int, int]] = [(0, stamp_offset_us)]
-        self._sequence_base = 1 + number * 1_000_003  # each host numbers on its own
+        self._stamps = Stamps(offset_us=stamp_offset_us, host=number)
         self._floor = 0
         self._retention_us: int | None = None
         self._released = 0
@@ -101,7 +101,7 @@ class JetstreamHost:
 
     def renumber(self) -> None:
         """Count anew, as a v2 host does that was set up again, and cut every connection."""
-        self._sequence_base = 1 - self._oldest()
+        self._stamps.renumber(self._oldest())
         self.drop_connections()
 
     def lose_history(self) -> None:
@@ -114,7 +114,7 @@ class JetstreamHost:
 
     def stamp(self, offset_seconds: float) -> None:
         """From the next event on, stamp times that are off by this much."""
-        self._offsets.append((self._history.end, int(offset_seconds * 1_000_000)))
+        self._stamps.change(self._history.end, int(offset_seconds * 1_000_000))
 
     def release(self, count: int = 1) -> None:
         """Let `count` more entries of the history go, under `faults.hold`."""
@@ -125,9 +125,9 @@ class JetstreamHost:
         """Return an event as this host prints it."""
         if not entry.tail:
             return entry.verbatim
-        offset_us = self._offset_us(index)
+        offset_us = self._stamps.offset_us(index)
         if self._v2:
-            number = index + self._sequence_base
+            number = self._stamps.number(index)
             return b'%b%d,"cursor":%d%b' % (
                 entry.head,
                 entry.commit_us + offset_us,
@@ -261,21 +261,10 @@ class JetstreamHost:
         if cursor is None:
             start = history.at(self._now_us() - repeat_us) if repeat_us else history.end
         elif self._v2 and cursor < _SEQUENCE_LIMIT:
-            start = cursor - self._sequence_base
+            start = self._stamps.index(cursor)
         else:
-            start = self._at(cursor - repeat_us)
+            start = self._stamps.at(cursor - repeat_us, end=history.end, find=history.at)
         return min(max(start, self._oldest()), history.end)
-
-    def _at(self, time_us: int) -> int:
-        """Return the first index that this host stamped at or after a time; the end if none."""
-        history = self._history
-        ends = [first for first, _ in self._offsets[1:]] + [history.end]
-        found = [
-            start
-            for (first, offset_us), end in zip(self._offsets, ends, strict=True)
-            if (start := max(first, history.at(time_us - offset_us))) < end
-        ]
-        return min(found, default=history.end)
 
     def _oldest(self) -> int:
         oldest = max(self._floor, self._history.first)
@@ -292,9 +281,3 @@ class JetstreamHost:
         if faults.lag_seconds:
             limit = history.at(self._now_us() - int(faults.lag_seconds * 1_000_000))
         return min(limit, self._released) if faults.hold else limit
-
-    def _offset_us(self, index: int) -> int:
-        for first, offset_us in reversed(self._offsets):
-            if index >= first:
-                return offset_us
-        return 0
