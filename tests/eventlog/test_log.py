@@ -22,7 +22,7 @@ from tests.eventlog.samples import (
     running,
 )
 from turbod.config import LogSettings
-from turbod.eventlog import reader, writer
+from turbod.eventlog import appender, reader, writer
 from turbod.eventlog.appender import Appender, SyncedFile
 from turbod.eventlog.batch import Part
 from turbod.eventlog.chunk import Gap
@@ -90,6 +90,27 @@ async def test_nothing_is_published_before_it_is_synced(
     assert synced[-1][1] == sum(len(text) + 1 for _, text in plain_scan(tmp_path))
 
 
+async def test_a_new_files_name_is_synced_before_its_records_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as log:
+        synced: list[tuple[int, set[str]]] = []
+
+        def sync_folder(folder: Path) -> None:
+            synced.append((log.head, {path.name for path in folder.iterdir()}))
+
+        monkeypatch.setattr(appender, "sync_folder", sync_folder)
+        await append(log, range(1))
+        log.mark_gap("lost")
+        await append(log, range(1), time_us=T0 + HOUR)
+    first, second = "2026-11-20T10.jsonl", "2026-11-20T11.jsonl"
+    assert synced == [
+        (0, {first}),
+        (T0, {first, second}),
+        (T0, {first, second, "2026-11-20T11.gaps.jsonl"}),
+    ]
+
+
 async def test_a_record_waits_for_company_at_most_20_ms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +141,8 @@ async def test_a_hundred_records_wait_for_nobody(
             log.append(record(100, padding=600_000))
             await watch.wait()
             log.append(record(101))
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert log.head == T0 + 100, "one alone waits, whatever came before"
             await log.flush()
         assert log.statistics().stores == 3
 
@@ -298,6 +321,25 @@ async def test_a_reader_under_whom_hours_go_reads_on_or_is_told(tmp_path: Path) 
         assert "whole" in outcomes
 
 
+async def test_an_hour_deleted_while_it_is_looked_for_is_no_gap_where_nothing_was_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as log:
+        for hour in range(3):
+            await append(log, range(1, 4), time_us=T0 + hour * HOUR)
+        original = os.open
+
+        def delete_first(path: Path, flags: int) -> int:
+            monkeypatch.undo()
+            log._hours.drop_oldest(max_bytes=log.statistics().disk_bytes - 1)
+            path.unlink()
+            return original(path, flags)
+
+        monkeypatch.setattr(os, "open", delete_first)
+        seen, gaps = await from_disk(log, T0 + 3)
+        assert (len(seen), gaps) == (6, [])
+
+
 async def test_a_gap_survives_a_restart_before_its_record(tmp_path: Path) -> None:
     async with running(tmp_path) as log:
         await append(log, range(2))
@@ -437,6 +479,8 @@ async def test_room_is_bounded_in_bytes(tmp_path: Path) -> None:
         await log.flush()
         statistics = log.statistics()
         assert (statistics.queued_records, statistics.queued_bytes) == (0, 0)
+        sizes = [path.stat().st_size for path in (tmp_path / "live").iterdir()]
+        assert statistics.disk_bytes == sum(sizes)
         with trio.testing.assert_checkpoints():
             await log.room()
 

@@ -1,5 +1,6 @@
 """The log on a full disk, and under kill -9."""
 
+import errno
 import os
 import random
 import re
@@ -25,6 +26,7 @@ from tests.eventlog.samples import (
     running,
 )
 from turbod.eventlog import hour_file, opening
+from turbod.eventlog.appender import SyncedFile
 from turbod.eventlog.log import EventLog
 
 
@@ -148,11 +150,34 @@ async def test_only_the_end_of_a_big_file_is_checked_or_all_where_that_tells_not
             assert log.head == seen[-1][0]
         assert path.read_bytes() == whole
         assert checked < 60_000
+    torn_line = record(1, padding=60_000).line(T0 + HOUR // 2)[:49_900]
+    path.write_bytes(whole + torn_line)
+    async with running(tmp_path) as log:
+        assert log.head == seen[-1][0], "no sound line began in the part that was looked at"
     path.write_bytes(whole[:-100_000] + b"\0" * 100_000)
     async with running(tmp_path) as log:
         kept = plain_scan(tmp_path)
         assert kept == seen[: len(kept)]
         assert sum(len(text) + 1 for _, text in kept) > len(whole) - 102_000
+
+
+def test_what_a_failed_sync_left_is_cut_before_the_next_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = SyncedFile(tmp_path / "file")
+    file.append(b"one\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                file.append(b"two\n")
+    assert file.size == 4
+    file.append(b"three\n")
+    file.close()
+    assert (tmp_path / "file").read_bytes() == b"one\nthree\n"
 
 
 TOLD = re.compile(r"(\d+):(\d+)\n")

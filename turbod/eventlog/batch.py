@@ -44,6 +44,11 @@ class Part:
         return self.chunks[0].cursor(0)
 
     @property
+    def last(self) -> int:
+        """The last record's cursor."""
+        return self.chunks[-1].last
+
+    @property
     def data(self) -> bytes:
         """What is appended to the hour's file."""
         return b"\n".join((*self._lines, b""))

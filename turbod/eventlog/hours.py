@@ -24,7 +24,7 @@ class Hours:
 
     Attributes:
         total_bytes: all files together.
-        lost: the last position above which a record was deleted; readers below it are refused.
+        lost: the last record that was deleted; readers that have not had it are refused.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,6 +32,7 @@ class Hours:
         self._hours: list[int] = []
         self._sizes: list[int] = []
         self._firsts: list[int] = []
+        self._lasts: list[int] = []
         self._gaps: dict[int, Gap] = {}
         self.total_bytes = 0
         self.lost = 0
@@ -59,16 +60,20 @@ class Hours:
         """Return how many bytes of an hour are on disk: 0 for one that has not begun."""
         return self._sizes[-1] if self._hours and self._hours[-1] == hour else 0
 
-    def grew(self, hour: int, *, size: int, first: int) -> None:
-        """Note that an hour is on disk up to `size`; `first` is its first cursor if it is new."""
+    def grew(self, hour: int, *, size: int, first: int, last: int = 0) -> None:
+        """Note that an hour is on disk up to `size`, and its last record, 0 where not known.
+
+        `first` is its first record if it is new.
+        """
         if self._hours and self._hours[-1] == hour:
             self.total_bytes += size - self._sizes[-1]
-            self._sizes[-1] = size
+            self._sizes[-1], self._lasts[-1] = size, last
             return
         assert not self._hours or hour > self._hours[-1], "hours come in order"
         self._hours.append(hour)
         self._sizes.append(size)
         self._firsts.append(first)
+        self._lasts.append(last)
         self.total_bytes += size
 
     def add_gap(self, gap: Gap) -> None:
@@ -96,7 +101,9 @@ class Hours:
             count += 1
         dropped = self._hours[:count]
         if dropped:
-            del self._hours[:count], self._sizes[:count], self._firsts[:count]
-            self.total_bytes, self.lost = total, self.floor
+            lost = self._lasts[count - 1]
+            del self._hours[:count], self._sizes[:count]
+            del self._firsts[:count], self._lasts[:count]
+            self.total_bytes, self.lost = total, lost or self.floor
             self._gaps = {at: gap for at, gap in self._gaps.items() if at > self.lost}
         return dropped

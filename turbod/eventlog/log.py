@@ -228,7 +228,7 @@ class EventLog:
         """Let readers have what is on disk now; no reader sees half of it, for nothing waits."""
         for gap in part.gaps:
             self._hours.add_gap(gap)
-        self._hours.grew(part.hour, size=size, first=part.first)
+        self._hours.grew(part.hour, size=size, first=part.first, last=part.last)
         for chunk in part.chunks:
             self._tail.publish(chunk)
             self._watches.publish(chunk)

@@ -11,6 +11,7 @@ from turbod.eventlog.batch import MAX_BATCH_BYTES
 from turbod.eventlog.hour_file import (
     LINE_BYTES,
     gaps_name,
+    hour_of,
     parse_name,
     read_gaps,
     records_name,
@@ -68,7 +69,8 @@ class Opened:
             first = head_cursor(file.read(HEAD_BYTES)) or hour
             size = os.fstat(file.fileno()).st_size
         if size:
-            self.hours.grew(hour, size=size, first=first)
+            last = self.last if hour_of(self.last) == hour else 0
+            self.hours.grew(hour, size=size, first=first, last=last)
         else:
             path.unlink()
 
