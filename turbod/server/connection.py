@@ -3,6 +3,7 @@
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NoReturn
 
 import structlog
@@ -92,12 +93,11 @@ class Connections:
             if request.path in STREAMS:
                 await self._stream(stream, request)
                 return
-            answer = await self._plain.answer(request)
+            await self._plain.answer(request, partial(send_last, stream))
             self.ledger.answered += 1
         except Refusal as refusal:
             self.ledger.refused[refusal.name] += 1
-            answer = refusal.answer()
-        await send_last(stream, answer)
+            await send_last(stream, refusal.answer())
 
     async def _read_request(self, stream: trio.SocketStream) -> Request | None:
         reader = HeadReader()

@@ -11,7 +11,7 @@ from turbod.server.interests import Interest
 
 Withhold = Callable[[Head, bytes], bytes | None]
 
-HISTORY_MESSAGE_BYTES: Final = 64 * 1024  # a slow reader of history holds one message
+HISTORY_PIECE_BYTES: Final = 64 * 1024  # a slow reader of history holds one
 
 
 class View:
@@ -111,20 +111,20 @@ class Packer:
             chunk.texts[key] = built
         return built
 
-    def history(self, chunk: Chunk, after: int, view: View) -> Iterator[Frames]:
-        """Yield a chunk from disk in small pieces, none of which is kept."""
+    def history(self, chunk: Chunk, after: int, view: View) -> Frames | None:
+        """Return the next piece of a chunk from disk, about 64 KiB; None where none is left."""
         selected = select(chunk, after, view.interest, self._withhold)
         pieces: list[bytes] = []
         size = records = last = 0
-        for run in frames.runs(selected, batch=view.batch, max_bytes=HISTORY_MESSAGE_BYTES):
+        for run in frames.runs(selected, batch=view.batch, max_bytes=HISTORY_PIECE_BYTES):
             frame = view.records(run)
-            if pieces and size + len(frame) > HISTORY_MESSAGE_BYTES:
-                yield join(pieces, last=last, records=records)
-                pieces, size, records = [], 0, 0
+            if pieces and size + len(frame) > HISTORY_PIECE_BYTES:
+                break
             pieces.append(frame)
             size, records, last = size + len(frame), records + len(run.lines), run.last
-        if pieces:
-            yield join(pieces, last=last, records=records)
+            if size > HISTORY_PIECE_BYTES // 2:
+                break  # another would be built in vain
+        return join(pieces, last=last, records=records) if pieces else None
 
     def forget(self) -> None:
         """Use nothing more of what was built: what is withheld has changed."""

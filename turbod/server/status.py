@@ -1,6 +1,6 @@
 """The plain GETs: the page, health, readiness, metrics, status and records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,7 @@ HTML_TYPE: Final = "text/html; charset=utf-8"
 JSON_TYPE: Final = "application/json"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINES_TYPE: Final = "application/jsonl"
-CONCURRENT_PAGES: Final = 16  # of /records, each about 1 MiB until it is sent
+CONCURRENT_PAGES: Final = 32  # of /records, each about 1 MiB until it is sent
 
 
 class Plain:
@@ -59,12 +59,26 @@ class Plain:
                 503, "NotReady", "the log is being repaired", headers={"Retry-After": "5"}
             )
 
-    async def answer(self, request: Request) -> bytes:
-        """Return the whole HTTP answer.
+    async def answer(self, request: Request, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send the whole HTTP answer.
 
         Raises:
             Refusal: where there is nothing under this path, or not for this query.
         """
+        if request.path != "/records":
+            await send(self._brief(request))
+            return
+        self.check_ready()
+        try:
+            self._pages.acquire_nowait()
+        except trio.WouldBlock:
+            raise too_many_connections(f"{CONCURRENT_PAGES} pages are on their way") from None
+        try:
+            await send(await self._records(request))
+        finally:
+            self._pages.release()
+
+    def _brief(self, request: Request) -> bytes:
         match request.path:
             case "/":
                 page = self._page.render(request.host)
@@ -79,25 +93,15 @@ class Plain:
                 return _answer(request, self._metrics(), METRICS_TYPE)
             case "/status":
                 return _answer(request, _json(self._status()))
-            case "/records":
-                return await self._records(request)
         raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
 
     async def _records(self, request: Request) -> bytes:
-        self.check_ready()
         try:
             options = read_query(request.query, known=RECORDS_PARAMETERS, served=self._served)
         except InvalidRequest as error:
             raise Refusal(400, "InvalidRequest", str(error)) from None
         position, _ = starting(options.cursor, head=self._log.head, now_us=self._now_us())
-        try:
-            self._pages.acquire_nowait()
-        except trio.WouldBlock:
-            raise too_many_connections(f"{CONCURRENT_PAGES} pages are being read") from None
-        try:
-            page = await read_page(self._log, options, position, withhold=self._withhold)
-        finally:
-            self._pages.release()
+        page = await read_page(self._log, options, position, withhold=self._withhold)
         cursor = {"Turbod-Cursor": str(page.cursor)}
         return _answer(request, page.body, LINES_TYPE, headers=cursor)
 

@@ -102,6 +102,9 @@ class Subscriber:
         self._watch: Watch | None = None
         self._sleep = trio.CancelScope()
         self._is_asleep = False
+        self._is_reader = False
+        self._chunks: deque[Chunk] = deque()
+        self._sending_since: float | None = None
         self._following_since = trio.current_time()
         self._is_interrupted = False
         self._is_stopping = False
@@ -119,8 +122,21 @@ class Subscriber:
         self._is_stopping = True
         self._interrupt()
 
+    def give_way(self) -> None:
+        """Leave the place among the readers of history, with all that was read."""
+        if self._is_reader:
+            self._is_reader = False
+            self._services.history_readers.release_on_behalf_of(self)
+            self._chunks.clear()
+
     def tick(self, now: float) -> None:
         """Wake it where a heartbeat is due, or its position should move past what is left out."""
+        if (
+            self._sending_since is not None
+            and now >= self._sending_since + HISTORY_PATIENCE_SECONDS
+            and self._services.history_readers.statistics().tasks_waiting
+        ):
+            self.give_way()
         if (
             self._is_asleep
             and self._watch is not None
@@ -272,31 +288,34 @@ class Subscriber:
         self._position = chunk.last
 
     async def _send_history(self) -> None:
-        """Send one read of the disk."""
-        async with self._services.history_readers:
-            try:
-                chunks = await self._log.read_chunks(self._position)
-            except Pruned:
-                self._is_pruned = True
-                self._is_interrupted = True
-                return
-            assert chunks, "what is not in memory is on disk"
-            for chunk in chunks:
-                await self._send_chunk(chunk)
-                if self._is_interrupted:
-                    return
+        """Send one read of the disk, or less where `give_way` takes it back."""
+        await self._services.history_readers.acquire_on_behalf_of(self)
+        self._is_reader = True
+        try:
+            self._chunks.extend(await self._log.read_chunks(self._position))
+            assert self._chunks, "what is not in memory is on disk"
+            while self._chunks and not self._is_interrupted:
+                await self._tell_gap(self._chunks[0])
+                await self._send_piece()
+        except Pruned:
+            self._is_pruned = True
+            self._is_interrupted = True
+        finally:
+            self.give_way()
 
-    async def _send_chunk(self, chunk: Chunk) -> None:
-        """Send one chunk from disk, unless interrupted."""
-        await self._tell_gap(chunk)
-        for records in self._services.packer.history(chunk, self._position, self._view):
-            await self._send_records(records)
-            await self._tell_progress()
-            if self._is_interrupted:
-                return
-        self._position = chunk.last
+    async def _send_piece(self) -> None:
+        """Send the next piece of the first chunk, or go on to the chunk behind it."""
+        if not self._chunks:
+            return
+        piece = self._services.packer.history(self._chunks[0], self._position, self._view)
+        if piece is None:
+            self._position = self._chunks.popleft().last
+            await trio.lowlevel.checkpoint()
+        else:
+            self._sending_since = trio.current_time()
+            await self._send_records(piece)
+            self._sending_since = None
         await self._tell_progress()
-        await trio.lowlevel.checkpoint()
 
     async def _send_records(self, records: Frames) -> None:
         await self._send(records, messages=records.messages)

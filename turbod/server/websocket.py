@@ -78,6 +78,8 @@ class WebSocket:
         self._lock = trio.StrictFIFOLock()
         self._is_broken = False  # a frame was begun and not finished: nothing may follow it
         self._is_closing = False
+        self._slow_since: float | None = None  # since when it has taken `_taken` bytes
+        self._taken = 0
         self._peer_closed = trio.Event()
         self.was_reset = False
 
@@ -225,8 +227,10 @@ class WebSocket:
             raise Gone
         self._is_broken = True
         sent = self._write_now(data)
-        if sent < len(data):
-            await self._write_pieces(memoryview(data)[sent:])
+        if sent == len(data):
+            self._slow_since = None
+        else:
+            await self._write_slowly(memoryview(data)[sent:])
         self._is_broken = False
 
     def _write_now(self, data: bytes) -> int:
@@ -238,11 +242,22 @@ class WebSocket:
         except OSError:
             raise Gone from None
 
-    async def _write_pieces(self, data: memoryview) -> None:
+    async def _write_slowly(self, data: memoryview) -> None:
+        """Write to a client that does not take all at once: 64 KiB each `stuck_seconds` at least.
+
+        The time goes on from one frame to the next as long as none of them is taken at once.
+        """
         try:
-            for start in range(0, len(data), PIECE_BYTES):
-                with trio.fail_after(self._stuck_seconds):
-                    await self._stream.send_all(data[start : start + PIECE_BYTES])
+            while data:
+                if self._slow_since is None:
+                    self._slow_since, self._taken = trio.current_time(), 0
+                piece = data[: PIECE_BYTES - self._taken]
+                with trio.fail_at(self._slow_since + self._stuck_seconds):
+                    await self._stream.send_all(piece)
+                self._taken += len(piece)
+                if self._taken == PIECE_BYTES:
+                    self._slow_since = None
+                data = data[len(piece) :]
         except trio.TooSlowError:
             self.was_reset = True
             raise Gone from None
