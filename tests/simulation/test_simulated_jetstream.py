@@ -12,9 +12,11 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from websockets.sync.client import connect
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from turbod.event import Malformed, parse
+from turbod.simulation import jetstream_host
 from turbod.simulation.faults import BROKEN, POISON
 from turbod.simulation.jetstream_host import JetstreamHost
 from turbod.simulation.questions import POSTS
@@ -493,3 +495,71 @@ async def test_given_events_can_be_made_known_to_the_app_view() -> None:
         assert posts
         assert set(simulation.index.posts) <= set(posts)
         assert any(simulation.appview.view(POSTS, uri) for uri in posts)
+
+
+async def test_another_library_reads_the_same_bytes() -> None:
+    """The frames are made by hand, so let somebody else's client judge them, at every length."""
+    lengths = (0, 1, 125, 126, 127, 65535, 65536, 200_000)
+    async with simulated(hosts=1) as simulation:
+        lines = [b"x" * length for length in lengths]
+        simulation.feed(lines)
+
+        def read_all() -> list[str | bytes]:
+            url = simulation.jetstreams[0].url + "?cursor=0"
+            with connect(url, compression=None, proxy=None) as client:
+                return [client.recv(timeout=PATIENCE_SECONDS) for _ in lines]
+
+        got = await trio.to_thread.run_sync(read_all)
+        assert got == [line.decode() for line in lines]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_pings_go_out_and_only_v2_cuts_who_does_not_answer(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_host, "_PING_SECONDS", 0.05)
+    monkeypatch.setattr(jetstream_host, "_PONG_SECONDS", 0.1)
+    async with simulated(hosts=1, version=version) as simulation:
+        stream = await trio.open_tcp_stream("127.0.0.1", simulation.jetstreams[0].port)
+        got, ended = b"", False
+        async with stream:
+            await stream.send_all(HANDSHAKE)
+            with trio.move_on_after(0.6):
+                while data := await stream.receive_some():
+                    got += data
+                ended = True
+        assert b"\r\n\r\n\x89\x04" in got  # a ping; the library puts 4 bytes into it
+        assert ended is (version == "v2")
+
+
+async def test_a_client_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream_host, "_PING_SECONDS", 0.05)
+    async with simulated(hosts=1, version="v2") as simulation:
+        async with reading(simulation.jetstreams[0]) as socket:
+            await trio.sleep(0.3)
+            emitted = simulation.emit()
+            event = parse((await read(socket, 1))[0])
+        assert [event.identity] == identities(emitted)
+
+
+@pytest.mark.parametrize("outbox_events", [0, 1000])
+async def test_a_live_client_that_falls_behind_may_be_cut_without_a_word(
+    outbox_events: int,
+) -> None:
+    async with simulated(hosts=1) as simulation:
+        host = simulation.jetstreams[0]
+        host.faults.outbox_events = outbox_events
+        simulation.emit(10)
+        stream = await trio.open_tcp_stream("127.0.0.1", host.port)
+        ended = False
+        async with stream:
+            await stream.send_all(HANDSHAKE)
+            await trio.sleep(0.1)
+            for _ in range(10):
+                simulation.emit(2000)
+                await trio.sleep(0.01)
+            with trio.move_on_after(0.5):
+                while await stream.receive_some(1 << 20):
+                    pass
+                ended = True
+        assert ended is bool(outbox_events)

@@ -28,6 +28,8 @@ class Faults:
         poison_every: after this many messages comes one of POISON; 0 for never.
         break_every: after this many messages comes one of BROKEN; 0 for never.
         messages_per_second: sends no faster; 0 for no bound.
+        outbox_events: cuts a live client that falls this far behind, as v1 hosts do at 10,000; 0
+            for never.
         hold: sends only what `JetstreamHost.release` allowed.
     """
 
@@ -44,6 +46,7 @@ class Faults:
     poison_every: int = 0
     break_every: int = 0
     messages_per_second: float = 0.0
+    outbox_events: int = 0
     hold: bool = False
 
 

@@ -211,10 +211,12 @@ class JetstreamHost:
     async def _deliver(self, frames: FrameStream, subscription: Subscription) -> None:
         position = self._start(subscription.cursor)
         self.connects.append(subscription)
-        while True:
+        live = False
+        while not (live and self._too_far_behind(position)):
             position = max(position, self._oldest())
             limit = self._limit()
             if position >= limit:
+                live = True
                 faults = self.faults
                 held = faults.silent or faults.dead or faults.lag_seconds or faults.hold
                 with trio.move_on_after(_POLL_SECONDS if held else _IDLE_SECONDS):
@@ -222,6 +224,10 @@ class JetstreamHost:
                 continue
             batch, position = self._batch(position, limit, subscription)
             await self._send(frames, batch)
+
+    def _too_far_behind(self, position: int) -> bool:
+        most = self.faults.outbox_events
+        return 0 < most < self._history.end - position
 
     async def _send(self, frames: FrameStream, batch: list[bytes]) -> None:
         if not batch:
