@@ -1,9 +1,9 @@
-"""A Jetstream host for tests: history, inclusive cursors, and every fault at the flip of a field."""
+"""A Jetstream host for tests: history, inclusive cursors, every fault by the flip of a field."""
 
 import json
 import struct
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -231,8 +231,8 @@ class FakeLog:
 class Reading:
     """An upstream at work, and what came out of it."""
 
-    upstream: Upstream
     log: FakeLog
+    upstream: Upstream = field(init=False)
     taken: list[tuple[Event, int, bool]] = field(default_factory=list)
     gaps: list[tuple[int, str]] = field(default_factory=list)
     has_room: bool = True
@@ -267,7 +267,7 @@ class Reading:
 
     async def until(self, holds: Callable[[], bool], *, seconds: float = 5) -> None:
         with trio.fail_after(seconds):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - what is waited for has no event
                 await trio.sleep(0.005)
 
     async def until_taken(self, count: int) -> None:
@@ -300,26 +300,25 @@ async def reading(
         for host in hosts:
             if not host.port:
                 await nursery.start(host.run)
-        made: list[Reading] = []
-        upstream = Upstream(
+        read = Reading(log)
+        read.upstream = Upstream(
             settings,
             urls=[host.url for host in hosts],
             collections=collections,
             positions=positions or {},
             fallback_time_us=fallback_time_us,
             older=log,
-            take=lambda *arguments: made[0].take(*arguments),
-            has_room=lambda: made[0].has_room,
-            room=lambda: made[0].room(),
-            gap=lambda message: made[0].gap(message),
+            take=read.take,
+            has_room=lambda: read.has_room,
+            room=read.room,
+            gap=read.gap,
             now_us=now_us,
             verdict_seconds=verdict_seconds,
         )
-        made.append(Reading(upstream, log))
         scope = trio.CancelScope()
         with scope:
             async with trio.open_nursery() as inner:
-                await inner.start(upstream.run)
-                yield made[0]
+                await inner.start(read.upstream.run)
+                yield read
                 scope.cancel()
         nursery.cancel_scope.cancel()

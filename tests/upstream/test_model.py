@@ -128,7 +128,8 @@ class World:
     async def deliver(self, n: int, count: int) -> None:
         host = self.hosts[n]
         if host.next is None:
-            return
+            await self.connect(n)
+        assert host.next is not None
         until = min(host.next + count, host.reach(self.clock))
         messages = [message for _, message in host.history[host.next : until]]
         host.next = until
@@ -171,7 +172,7 @@ def worlds(draw: st.DrawFn) -> World:
     count = draw(st.integers(1, 3))
     is_numbered = draw(st.booleans())
     blind = [draw(st.sets(st.integers(0, ACCOUNTS - 1), max_size=3)) for _ in range(count)]
-    blind[0] -= set.intersection(*blind)
+    blind[0] = {one for one in blind[0] if not all(one in other for other in blind)}
     tied = draw(st.integers(1, 5))  # so many neighbours share a stamp
     hosts = []
     for n in range(count):
@@ -188,20 +189,20 @@ def worlds(draw: st.DrawFn) -> World:
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("connect"), st.integers(0, 2)),
         st.tuples(st.just("drop"), st.integers(0, 2)),
         st.tuples(st.just("deliver"), st.integers(0, 2), st.integers(1, 40)),
         st.tuples(st.just("deliver"), st.integers(0, 2), st.integers(1, 40)),
-        st.tuples(st.just("pass"), st.integers(1, 30)),
+        st.tuples(st.just("pass"), st.integers(1, 60)),
         st.tuples(st.just("write"), st.lists(st.integers(0, 50), max_size=30)),
         st.tuples(st.just("excuse"), st.integers(0, 2)),
         st.tuples(st.just("crash")),
     ),
-    max_size=40,
+    min_size=5,
+    max_size=30,
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(world=worlds(), steps=steps)
 def test_the_log_holds_every_event_once_and_each_accounts_in_order(
     world: World, steps: list[tuple[object, ...]]
@@ -226,6 +227,7 @@ def _did(account: int) -> str:
 
 
 async def _play(world: World, steps: list[tuple[object, ...]]) -> None:
+    world.clock = EVENTS // 3
     await world.crash()
     for name, *arguments in steps:
         numbers = [
@@ -233,9 +235,7 @@ async def _play(world: World, steps: list[tuple[object, ...]]) -> None:
             for n in arguments[:1]
             if isinstance(n, int)
         ]
-        if name == "connect":
-            await world.connect(numbers[0])
-        elif name == "drop":
+        if name == "drop":
             await world.drop(numbers[0])
         elif name == "deliver" and isinstance(arguments[1], int):
             await world.deliver(numbers[0], arguments[1])

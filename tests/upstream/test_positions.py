@@ -15,10 +15,8 @@ from turbod.upstream.position import SLOP_US, Position, Trail, cursor_to_ask, na
 NOW = BASE_US + 10**6 * SECOND
 
 
-@given(st.lists(st.integers(1, 30), max_size=60), st.randoms(use_true_random=False))
-def test_the_low_water_mark_is_the_end_of_the_unbroken_run(
-    intakes: list[int], random: object
-) -> None:
+@given(st.lists(st.integers(1, 30), max_size=60))
+def test_the_low_water_mark_is_the_end_of_the_unbroken_run(intakes: list[int]) -> None:
     low_water, done = LowWater(), set[int]()
     for intake in intakes:
         low_water.done([intake])

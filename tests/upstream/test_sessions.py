@@ -14,14 +14,19 @@ from tests.upstream.fake_jetstream import (
 )
 from turbod.config import UpstreamSettings
 from turbod.event import parse
+from turbod.upstream.connection import Disconnected, address_of, connect
 from turbod.upstream.position import Position
 from turbod.upstream.upstream import Upstream
 
 NOW = BASE_US + 3600 * SECOND
+WRONG_ACCEPT = (
+    "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Accept: AAAA"
+)
 
 
-def posts(first: int, last: int, *, since: int = BASE_US, **more: int) -> list[bytes]:
-    return [post(n, at=since + n * SECOND, account=n % 7, **more) for n in range(first, last)]
+def posts(first: int, last: int, *, since: int = BASE_US) -> list[bytes]:
+    return [post(n, at=since + n * SECOND, account=n % 7) for n in range(first, last)]
 
 
 def rkeys(first: int, last: int) -> list[str]:
@@ -102,8 +107,7 @@ async def test_broken_before_the_first_event_it_does_not_skip_what_came_meanwhil
         ("301 Moved Permanently\r\nLocation: https://else.where", "refused: 301 https://else"),
         ("200 OK", "refused: 200"),
         (
-            "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Accept: AAAA",
+            WRONG_ACCEPT,
             "accept key is wrong",
         ),
     ],
@@ -121,6 +125,7 @@ async def test_a_connect_that_fails_is_named_and_tried_again(answer: str, words:
         await read.until_taken(3)
 
 
+@pytest.mark.slow
 async def test_a_refused_connect_is_named_and_state_becomes_stalled() -> None:
     host = FakeJetstream()
     with_port = trio.socket.socket()
@@ -164,6 +169,7 @@ async def test_a_host_silent_while_another_delivers_is_stuck() -> None:
         assert read.rkeys == rkeys(0, 30)
 
 
+@pytest.mark.slow
 async def test_a_truly_blind_host_is_asked_less_and_less_often() -> None:
     blind, other = FakeJetstream(), FakeJetstream()
     async with reading(blind, other) as read:
@@ -253,6 +259,7 @@ async def test_a_close_is_named_with_code_and_reason() -> None:
         assert error_of(read.upstream) == "closed by the host: 1012 back soon"
 
 
+@pytest.mark.slow
 async def test_without_room_the_host_is_held_then_left_and_nothing_is_lost() -> None:
     host = FakeJetstream()
     async with reading(host) as read:
@@ -419,3 +426,41 @@ async def test_our_own_fault_is_not_taken_for_the_hosts() -> None:
             await read.until(lambda: bool(host.requests))
             host.emit(*posts(0, 1))
             await trio.sleep(2)
+
+
+async def test_a_clock_that_is_far_off_does_not_make_a_live_host_look_behind() -> None:
+    host = FakeJetstream()
+    host.history = posts(0, 10)
+    async with reading(host, fallback_time_us=BASE_US) as read:
+        with trio.move_on_after(5):
+            n = 10
+            while read.upstream.state() != "live":
+                host.emit(post(n, at=BASE_US + 10 * SECOND + n * 10_000))
+                n += 1
+                await trio.sleep(0.01)
+        assert read.upstream.state() == "live"
+
+
+async def test_a_host_that_speaks_no_tls_is_named() -> None:
+    host = FakeJetstream()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        with pytest.raises(Disconnected, match="cannot agree on TLS"):
+            await connect(address_of(host.url.replace("ws:", "wss:")), query=[], deadline_seconds=2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_while_two_replay_their_events_are_taken_by_time() -> None:
+    """Each has accounts that the other has not; read as they come, one would run ahead."""
+    even, odd = FakeJetstream(), FakeJetstream()
+    even.history = posts(0, 3000)[::2]
+    odd.history = posts(0, 3000)[1::2]
+    now = BASE_US + 4000 * SECOND
+    async with reading(even, odd, fallback_time_us=BASE_US, now_us=lambda: now) as read:
+        await read.until_taken(3000)
+        assert sorted(read.rkeys) == sorted(rkeys(0, 3000))
+        late = newest = 0
+        for event, _, _ in read.taken:
+            late += event.time_us < newest
+            newest = max(newest, event.time_us)
+        assert late < 300  # the end of the one that connected first, at most

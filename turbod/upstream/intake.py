@@ -129,15 +129,18 @@ class Intake:
             return Resumption(position, by_number=by_number)
         return None
 
-    async def deliver(self, host: int, event: Event, *, moves_on: bool = True) -> None:
-        """Take one event, in its place; holds the session while another host must be heard."""
+    def deliver(self, host: int, event: Event, *, moves_on: bool = True) -> None:
+        """Take one event, in its place. While `order.is_full(host)`, wait before the next."""
         if self.order.active or self.order.waiting:
             self.order.push(host, event, moves_on=moves_on)
             self.drain()
-            while self.order.is_full(host):
-                await self._drained.wait()
         else:
             self._process(host, event, moves_on)
+
+    async def until_drained(self, host: int) -> None:
+        """Wait until this host may deliver on: another host had to be heard first."""
+        while self.order.is_full(host):
+            await self._drained.wait()
 
     def drain(self) -> None:
         """Take what may be taken from the hosts' buffers."""

@@ -23,6 +23,8 @@ PROGRESS_SECONDS: Final = 15.0  # connected so long: the next wait is short agai
 HOLD_SECONDS: Final = 3.0  # a v2 host wants its pong within 5 s, and a held connection sends none
 TICK_SECONDS: Final = 1.0
 LIVE_LAG_US: Final = 5 * SECOND_US
+LIVE_PACE: Final = 1.5
+LIVE_TICKS: Final = 5
 STUCK_EVENTS: Final = 10
 LONGEST_PATIENCE_SECONDS: Final = 600.0
 LOG_SECONDS: Final = 60.0
@@ -71,6 +73,7 @@ class Session:
         self.url = url
         self.state = "connecting"
         self.is_answering = False
+        self.answered_at = float("-inf")
         self._host = host
         self._settings = settings
         self._intake = intake
@@ -90,6 +93,7 @@ class Session:
         self._last_heard = self._last_alive = self._opened_at = 0.0
         self._logged_elsewhere = self._accepted_before = 0
         self._newest_us = self._newest_us_before = 0
+        self._ticked_us = self._slow_ticks = 0
         self._last_event: Event | None = None
         self._last_event_at = 0.0
         self._connects = self._received = self._bytes = 0
@@ -168,6 +172,7 @@ class Session:
         self._is_first = True
         self._resumption = None
         self._newest_us_before = self._newest_us
+        self._ticked_us = self._slow_ticks = 0
         self._accepted_before = self._accepted()
         self._logged_elsewhere = self._intake.merge.logged
         self.is_answering = True
@@ -184,6 +189,7 @@ class Session:
 
     def _left(self) -> None:
         self.is_answering = False
+        self.answered_at = trio.current_time()
         if (
             self._accepted() > self._accepted_before
             or trio.current_time() - self._opened_at >= PROGRESS_SECONDS
@@ -244,7 +250,7 @@ class Session:
 
     async def _receive(self, messages: Sequence[bytes]) -> None:
         intake, host = self._intake, self._host
-        identities = intake.identities
+        identities, order = intake.identities, intake.order
         last: Event | None = None
         for message in messages:
             self._received += 1
@@ -260,9 +266,12 @@ class Session:
                     await intake.lend(event)
             if self._is_first or self._resumption is not None:
                 moves_on = await self._resumed(event)
-                await intake.deliver(host, event, moves_on=moves_on)
+                intake.deliver(host, event, moves_on=moves_on)
             else:
-                await intake.deliver(host, event)
+                intake.deliver(host, event)
+            if order.waiting and order.is_full(host):
+                with self._held():
+                    await intake.until_drained(host)
             if not intake.has_room():
                 await self._hold()
         if last is not None:
@@ -351,13 +360,21 @@ class Session:
                 self._intake.drain()
             if self._is_held:
                 continue
-            if self.state == "replaying" and now - self._last_heard >= TICK_SECONDS:
-                self._is_live()
+            if self.state == "replaying":
+                self._look_whether_live(now)
             silent = now - self._last_alive
             if silent < self._settings.silence_seconds:
                 continue
             self._raise_if_stuck(now)
             await self._raise_unless_pong(connection)
+
+    def _look_whether_live(self, now: float) -> None:
+        """Live is also who sends no faster than time goes by, whatever our clock says of its."""
+        advance, self._ticked_us = self._newest_us - self._ticked_us, self._newest_us
+        is_slow = advance < LIVE_PACE * self._tick * SECOND_US
+        self._slow_ticks = self._slow_ticks + 1 if is_slow else 0
+        if now - self._last_heard >= TICK_SECONDS or self._slow_ticks >= LIVE_TICKS:
+            self._is_live()
 
     def _raise_if_stuck(self, now: float) -> None:
         silence = now - max(self._opened_at, self._last_event_at)

@@ -82,18 +82,20 @@ class Trail:
         times are neither unique nor ordered, and a single event stamped an hour ahead would
         move the position past all that comes in that hour. One stamped long ago is left out, as
         it would only cost a long repeat. So the position can lie too late only where most of 64
-        neighbours are stamped ahead; then the clock bounds it.
+        neighbours are stamped ahead; then the clock bounds it. While there are too few to tell
+        what is odd, the time stays where it started.
         """
         if not self._recent:
             return self._start
         times = [event.time_us for event in self._recent]
-        if self._start is not None and len(times) < RECENT_EVENTS:
-            times.append(self._start.time_us)
+        least = _sane_least(times)
+        if self._start is not None and len(times) < RECENT_EVENTS // 2:
+            least = min(least, self._start.time_us)
         newest = list(self._recent)[-ANCHORS:]
         numbers = [event.upstream_cursor for event in newest]
         stamps = sorted(event.time_us for event in newest)
         return Position(
-            time_us=min(_sane_least(times), now_us),
+            time_us=min(least, now_us),
             cursor=min(numbers) if all(0 < number < LEAST for number in numbers) else 0,
             latest_us=min(stamps[(len(stamps) - 1) // 2], now_us),
             anchors=tuple(name_of(event) for event in newest),

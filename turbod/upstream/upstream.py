@@ -94,11 +94,11 @@ class Upstream:
             )
             for host, url in enumerate(hosts)
         )
-        self._answered_at = float("-inf")
+        self._began_at = float("-inf")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read all hosts until cancelled. Ready at once; the hosts are asked when the log was."""
-        self._answered_at = trio.current_time()
+        self._began_at = trio.current_time()
         task_status.started()
         await self._intake.remember_newest()
         async with trio.open_nursery() as nursery:
@@ -114,15 +114,10 @@ class Upstream:
         return self._intake.savable()
 
     def state(self) -> str:
-        """Return `live`, `catching_up` or `stalled`, as `#cursor` says it.
-
-        Call it at least every few seconds, or a short reconnect counts as stalled.
-        """
+        """Return `live`, `catching_up` or `stalled`, as `#cursor` says it."""
         states = {session.state for session in self._sessions if session.is_answering}
-        now = trio.current_time()
-        if states:
-            self._answered_at = now
-        elif now - self._answered_at >= STALLED_SECONDS:
+        answered_at = max(self._began_at, *(session.answered_at for session in self._sessions))
+        if not states and trio.current_time() - answered_at >= STALLED_SECONDS:
             return "stalled"
         return "live" if "live" in states else "catching_up"
 
