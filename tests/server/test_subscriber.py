@@ -1,7 +1,8 @@
 import json
 import random
+import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -656,3 +657,38 @@ async def test_no_known_framing_is_no_refusal_and_not_echoed(tmp_path: Path) -> 
         head = bytes(await stream.receive_some())
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-WebSocket-Protocol" not in head
+
+
+async def test_small_frames_do_not_begin_the_time_of_a_stuck_client_anew(tmp_path: Path) -> None:
+    """It takes a little now and then, less than 64 KiB in the time, and more is waiting."""
+    settings = ServerSettings(stuck_seconds=1)
+    async with (
+        serving(tmp_path, settings=settings) as harness,
+        await open_stream(harness, "/turbostream?cursor=0&batch=1") as stream,
+    ):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await harness.fill(300, padding=20_000)
+        with trio.move_on_after(6):
+            while harness.server.statistics().resets == 0:
+                await trio.sleep(0.1)
+                with trio.move_on_after(0), suppress(trio.BrokenResourceError):
+                    await stream.receive_some(2048)
+        assert harness.server.statistics().resets == 1
+
+
+async def test_a_stuck_reader_of_history_does_not_keep_others_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber, "HISTORY_PATIENCE_SECONDS", 0.1)
+    async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
+        harness.server._services.history_readers.total_tokens = 1
+        await harness.fill(400, padding=20_000)
+        readers = harness.server._services.history_readers
+        async with await open_stream(harness, "/turbostream?cursor=0"):
+            await harness.settled(lambda: readers.borrowed_tokens == 1)
+            await trio.sleep(0.1)
+            async with harness.subscribe("cursor=0") as client:
+                assert keys(await client.records(400)) == [f"k{n}" for n in range(400)]
+            assert harness.server.statistics().subscribers >= 1
+        await harness.settled(lambda: harness.server.statistics().connections == 0)
+        assert readers.borrowed_tokens == 0

@@ -1,0 +1,133 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from tests.server.harness import did, post, record
+from turbod.eventlog.chunk import Chunk, merged
+from turbod.eventlog.tail import Tail
+from turbod.filter import EVERYTHING, Filter
+from turbod.server.endpoints import TURBOSTREAM_JSON
+from turbod.server.interests import Interest
+from turbod.server.packing import HISTORY_PIECE_BYTES, Frames, Packer, View
+
+FIRST = 10**15
+
+
+def chunk(start: int, count: int, *, padding: int = 0) -> Chunk:
+    """Records with the cursors FIRST + start + 1 and on."""
+    records = [
+        record(post(n, author=did(n % 5)), padding=padding) for n in range(start, start + count)
+    ]
+    cursors = range(FIRST + start + 1, FIRST + start + count + 1)
+    return Chunk(
+        [one.line(cursor) for one, cursor in zip(records, cursors, strict=True)],
+        after=FIRST + start,
+        last=cursors[-1],
+        heads=[one.head(cursor) for one, cursor in zip(records, cursors, strict=True)],
+        ordinal=start,
+    )
+
+
+def view(chosen: Filter = EVERYTHING, *, users: int = 1, batch: int = 100) -> View:
+    interest = Interest(chosen)
+    interest.users = users
+    return View(interest, framing=TURBOSTREAM_JSON, batch=batch, compress=False)
+
+
+def messages(frames: Frames | None) -> list[list[dict[str, Any]]]:
+    """What a client makes of frames."""
+    client, found, text = Connection(ConnectionType.CLIENT), [], ""
+    client.receive_data(bytes(frames or b""))
+    for event in client.events():
+        assert isinstance(event, TextMessage)
+        text += event.data
+        if event.message_finished:
+            found.append(json.loads(text))
+            text = ""
+    assert not text
+    return found
+
+
+def cursors(frames: Frames | None) -> list[int]:
+    return [one["cursor"] - FIRST for message in messages(frames) for one in message]
+
+
+def test_all_who_want_everything_are_sent_the_same_bytes() -> None:
+    packer, one = Packer(), chunk(0, 10)
+    first = packer.live(one, FIRST, view())
+    assert packer.live(one, FIRST, view()) is not first  # another interest
+    shared = view()
+    assert packer.live(one, FIRST, shared) is packer.live(one, FIRST, shared)
+    assert first is not None
+    assert (first.messages, first.records, first.last) == (1, 10, FIRST + 10)
+
+
+def test_equal_filters_are_sent_the_same_bytes_and_a_lonely_one_keeps_nothing() -> None:
+    packer, one = Packer(), chunk(0, 10)
+    lonely, shared = (
+        view(Filter(dids=frozenset({did(1)}))),
+        view(Filter(dids=frozenset({did(1)})), users=2),
+    )
+    assert cursors(packer.live(one, FIRST, lonely)) == [2, 7]
+    assert not one.texts
+    assert packer.live(one, FIRST, shared) is packer.live(one, FIRST, shared)
+    assert cursors(packer.live(one, FIRST, shared)) == [2, 7]
+    other = view(Filter(dids=frozenset({did(2)})), users=2)
+    assert cursors(packer.live(one, FIRST, other)) == [3, 8]
+
+
+def test_who_stands_inside_a_chunk_gets_the_rest_and_spoils_nothing_for_others() -> None:
+    packer, one, shared = Packer(), chunk(0, 10), view()
+    assert cursors(packer.live(one, FIRST + 6, shared)) == [7, 8, 9, 10]
+    assert cursors(packer.live(one, FIRST, shared)) == list(range(1, 11))
+    assert cursors(packer.live(one, FIRST + 9, shared)) == [10]
+
+
+def test_a_merged_chunk_is_not_taken_for_its_last_part() -> None:
+    packer, shared, tail = Packer(), view(), Tail(memory_bytes=2**20, start=FIRST)
+    parts = [chunk(n, 1) for n in range(3)]
+    for part in parts:
+        tail.publish(part)
+    assert cursors(packer.live(parts[-1], FIRST + 2, shared)) == [3]
+    assert cursors(packer.live(merged(parts), FIRST, shared)) == [1, 2, 3]
+    assert cursors(packer.live(parts[-1], FIRST + 2, shared)) == [3]
+
+
+def test_what_is_built_is_forgotten_when_what_is_withheld_changes() -> None:
+    hidden: set[str] = set()
+    packer = Packer(withhold=lambda head, line: None if head.did in hidden else line)
+    one, shared = chunk(0, 5), view()
+    assert cursors(packer.live(one, FIRST, shared)) == [1, 2, 3, 4, 5]
+    hidden.add(did(2))
+    packer.forget()
+    assert cursors(packer.live(one, FIRST, shared)) == [1, 2, 4, 5]
+    assert cursors(packer.history(one, FIRST, shared)) == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("padding", [0, 3_000, 70_000])
+@given(
+    after=st.integers(0, 20),
+    batch=st.integers(1, 100),
+    chosen=st.sampled_from(
+        [EVERYTHING, Filter(dids=frozenset({did(1), did(3)})), Filter(about=frozenset({did(1)}))]
+    ),
+)
+def test_history_in_pieces_is_what_live_sends_at_once(
+    padding: int, after: int, batch: int, chosen: Filter
+) -> None:
+    packer, one, wanted = Packer(), chunk(0, 20, padding=padding), view(chosen, batch=batch)
+    position, found = FIRST + after, []
+    while (piece := packer.history(one, position, wanted)) is not None:
+        sizes = [len(message) for message in messages(piece)]
+        assert max(sizes) <= batch
+        assert (piece.messages, piece.records) == (len(sizes), sum(sizes))
+        assert len(piece) <= HISTORY_PIECE_BYTES + 10 or piece.records == 1
+        found += cursors(piece)
+        position = piece.last
+    assert found == cursors(packer.live(one, FIRST + after, wanted))
+    assert found == [n + 1 for n in range(after, 20) if chosen.matches(one.heads[n], one.size(n))]
