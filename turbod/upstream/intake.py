@@ -12,9 +12,9 @@ from turbod.cursor import HOUR_US, SECOND_US
 from turbod.event import Event
 from turbod.upstream.gaps import Coverage, Resumption, Seen, can_judge
 from turbod.upstream.identities import SPAN_US, Identities
-from turbod.upstream.low_water import LowWater
 from turbod.upstream.merge import Merge, Take, TimeOrder, Verdict
-from turbod.upstream.position import Position, Trail
+from turbod.upstream.position import Position
+from turbod.upstream.progress import Progress
 from turbod.upstream.subscription import Subscription
 
 MAX_START_US: Final = 3 * HOUR_US
@@ -78,10 +78,8 @@ class Intake:
         self.verdicts = [dict.fromkeys(Verdict, 0) for _ in hosts]
         self.gaps = 0
         self._limit = limit
-        self._trails = [Trail(position) for position in positions]
-        self._low_water = LowWater()
-        self._savable = list(positions)
-        self._candidates: list[tuple[int, Position] | None] = [None] * len(hosts)
+        self._progress = Progress(positions, now_us=now_us)
+        self._notes = tuple(trail.note for trail in self._progress.trails)
         self._coverage = Coverage(len(hosts))
         for host, position in enumerate(positions):
             if position is not None:
@@ -96,7 +94,9 @@ class Intake:
         What is older, or beyond the bounds, is loaded when an event that old comes.
         """
         head, floor = self._older.head, self._older.floor
-        oldest = min((position.time_us for position in self._savable if position), default=head)
+        oldest = min(
+            (position.time_us for position in self._progress.savable if position), default=head
+        )
         least = max(min(oldest, head) - HOUR_US, head - MAX_START_US, floor)
         until = head
         while until > least:
@@ -121,7 +121,7 @@ class Intake:
 
     def position(self, host: int) -> Position | None:
         """Return where this host's stream stands: to go on from, in this process."""
-        return self._trails[host].position(self._now_us())
+        return self._progress.position(host)
 
     def resumption(self, position: Position, *, by_number: bool) -> Resumption | None:
         """Return the judge of a connect from here; None where it cannot be judged."""
@@ -179,7 +179,7 @@ class Intake:
 
     def begins(self, host: int, event: Event) -> None:
         """The first event of a connect that cannot be judged."""
-        before = self._trails[host].position(self._now_us())
+        before = self.position(host)
         at = min(event.time_us, self._now_us())
         if before is None:
             self._coverage.follow(host, at)
@@ -246,46 +246,25 @@ class Intake:
 
     def done(self, intakes: Iterable[int]) -> None:
         """Take these as on disk, or not for the log."""
-        self._low_water.done(intakes)
-        self._promote()
+        self._progress.done(intakes)
+        self._progress.promote(self.merge.intake)
 
     def savable(self) -> dict[str, Position]:
         """Return, per host, the newest position that covers only what is done with."""
-        self._promote()
+        self._progress.promote(self.merge.intake)
         return {
             url: position
-            for url, position in zip(self._hosts, self._savable, strict=True)
+            for url, position in zip(self._hosts, self._progress.savable, strict=True)
             if position is not None
         }
-
-    def _promote(self) -> None:
-        """One candidate a host: savable when all intakes given before it was made are done.
-
-        It covers what the host had sent until then: each such event was given an intake number by
-        then, or is a copy of one that was, or is not for the log.
-        """
-        mark = self._low_water.mark
-        for host, trail in enumerate(self._trails):
-            candidate = self._candidates[host]
-            if candidate is not None and candidate[0] <= mark:
-                self._savable[host] = candidate[1]
-                candidate = None
-            if candidate is None:
-                position = trail.position(self._now_us())
-                if position is not None:
-                    candidate = (self.merge.intake, position)
-                    if self.merge.intake <= mark:
-                        self._savable[host] = position
-                        candidate = None
-            self._candidates[host] = candidate
 
     def _process(self, host: int, event: Event, moves_on: bool) -> Verdict:  # noqa: FBT001 - hot
         verdict = self.merge.accept(event)
         self.verdicts[host][verdict] += 1
         if verdict is Verdict.FEEDS_CACHE:
-            self._low_water.done((self.merge.intake,))
+            self._progress.done((self.merge.intake,))
         if moves_on and verdict is not Verdict.UNWANTED:
-            self._trails[host].note(event)
+            self._notes[host](event)
         return verdict
 
     async def _remember(self, identities: "array[int]", until: int) -> None:

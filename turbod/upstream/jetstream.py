@@ -17,6 +17,7 @@ from turbod.upstream.gaps import Resumption, Seen
 from turbod.upstream.intake import Intake
 from turbod.upstream.merge import Verdict
 from turbod.upstream.position import Position, cursor_to_ask
+from turbod.upstream.repeats import Repeats
 
 FIRST_BACKOFF_SECONDS: Final = 0.25
 PROGRESS_SECONDS: Final = 15.0  # connected so long: the next wait is short again
@@ -27,7 +28,6 @@ LIVE_PACE: Final = 1.5
 LIVE_TICKS: Final = 5
 STUCK_EVENTS: Final = 10
 LONGEST_PATIENCE_SECONDS: Final = 600.0
-LOG_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -100,8 +100,8 @@ class Session:
         self._last_error: str | None = None
         self._malformed: dict[str, int] = {}
         self._malformed_here = 0
-        self._failures = _Repeats()
-        self._complaints = _Repeats()
+        self._failures = Repeats()
+        self._complaints = Repeats()
 
     async def run(self) -> None:
         """Read this host until cancelled, whatever it does."""
@@ -401,21 +401,3 @@ class Session:
 
 class _Held(Exception):
     """We had no room for too long: hang up, and come back when there is."""
-
-
-class _Repeats:
-    """Which of many equal lines to log: the first, then one a minute with a count."""
-
-    def __init__(self) -> None:
-        self._words = ""
-        self._since = 0
-        self._logged_at = 0.0
-
-    def due(self, words: str, now: float) -> int:
-        """Count one; return how many stand behind a line to be logged now, 0 for none."""
-        self._since += 1
-        if words == self._words and now - self._logged_at < LOG_SECONDS:
-            return 0
-        times, self._since = self._since, 0
-        self._words, self._logged_at = words, now
-        return times
