@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog.testing
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.eventlog.samples import (
@@ -27,7 +29,7 @@ from turbod.eventlog.appender import Appender, SyncedFile
 from turbod.eventlog.batch import Part
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.log import EventLog, Pruned
-from turbod.record import read_line
+from turbod.record import Record, read_line
 
 MEGABYTE = 1024 * 1024
 SMALL = LogSettings(max_bytes=10 * MEGABYTE, memory_bytes=MEGABYTE)
@@ -48,6 +50,12 @@ async def test_an_empty_log_stands_at_zero(tmp_path: Path) -> None:
         assert log.fault is None
         await log.flush()
     assert list((tmp_path / "live").iterdir()) == []
+
+
+def test_before_it_is_repaired_the_log_looks_empty(tmp_path: Path) -> None:
+    log = EventLog(tmp_path, SMALL, written=lambda _: None)
+    assert (log.head, log.floor, log.events_behind(0)) == (0, 0, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_whoever_waited_at_an_empty_log_gets_its_first_record(tmp_path: Path) -> None:
@@ -121,7 +129,7 @@ async def test_a_record_waits_for_company_at_most_20_ms(
             log.append(record(number))
         began = trio.current_time()
         await watch.wait()
-        assert 0.005 < trio.current_time() - began < 0.2
+        assert 0.005 < trio.current_time() - began < 2
         chunk = log.next_chunk(log.floor)
         assert chunk is not None
         assert len(chunk) == 3
@@ -267,7 +275,8 @@ async def test_the_oldest_hours_go_and_the_floor_moves(tmp_path: Path) -> None:
         log.mark_gap("in an hour that goes")
         for hour in range(6):
             await append(log, range(1, 41), time_us=T0 + hour * HOUR, padding=100_000)
-        await trio.testing.wait_all_tasks_blocked(0.1)  # the deleting thread is done
+        while len(list((tmp_path / "live").iterdir())) > 2:  # noqa: ASYNC110 - files tell nobody
+            await trio.sleep(0.005)
         seen = plain_scan(tmp_path)
         assert log.floor == seen[0][0] - 1 == T0 + 4 * HOUR
         assert log.statistics().disk_bytes <= SMALL.max_bytes
@@ -291,7 +300,7 @@ async def test_a_reader_under_whom_hours_go_reads_on_or_is_told(tmp_path: Path) 
     async with running(tmp_path, settings=SMALL) as log:
         outcomes: list[str] = []
 
-        async def follow(pause_seconds: float) -> None:
+        async def follow(*, falls_behind: bool) -> None:
             position, cursors = 0, []
             try:
                 while position < T0 + 20 * HOUR + 40:
@@ -299,7 +308,9 @@ async def test_a_reader_under_whom_hours_go_reads_on_or_is_told(tmp_path: Path) 
                         cursors += [chunk.cursor(i) for i in range(len(chunk))]
                         assert chunk.gap is None
                         position = chunk.last
-                    await trio.sleep(pause_seconds)
+                    await trio.lowlevel.checkpoint()
+                    while falls_behind and log.floor <= position:  # noqa: ASYNC110 - wakes nobody
+                        await trio.sleep(0.001)
                 assert len(cursors) == 21 * 40
                 outcomes.append("whole")
             except Pruned:
@@ -312,13 +323,12 @@ async def test_a_reader_under_whom_hours_go_reads_on_or_is_told(tmp_path: Path) 
                 outcomes.append("pruned")
 
         async with trio.open_nursery() as nursery:
-            for pause_seconds in (0.0, 0.001, 0.2, 0.5):
-                nursery.start_soon(follow, pause_seconds)
+            for falls_behind in (False, True, False):
+                nursery.start_soon(partial(follow, falls_behind=falls_behind))
             for hour in range(21):
                 await append(log, range(1, 41), time_us=T0 + hour * HOUR, padding=50_000)
                 await trio.sleep(0.01)
-        assert "pruned" in outcomes
-        assert "whole" in outcomes
+        assert sorted(outcomes) == ["pruned", "whole", "whole"]
 
 
 async def test_an_hour_deleted_while_it_is_looked_for_is_no_gap_where_nothing_was_to_come(
@@ -454,10 +464,12 @@ async def test_identities_are_those_of_the_events(tmp_path: Path) -> None:
             assert list(found) == [one.event.identity for one in records[first + 1 : last + 1]]
 
 
-async def test_a_line_of_a_whole_mebibyte_passes(tmp_path: Path) -> None:
+async def test_lines_of_more_than_a_mebibyte_pass(tmp_path: Path) -> None:
     async with running(tmp_path) as log:
         for number in range(6):
-            log.append(record(number, padding=1024 * 1024 - 700 if number % 2 else 0))
+            one = record(number, padding=MEGABYTE - 700 if number % 2 else 0)
+            views = b'{"user":"%b"}}' % (b"x" * (MEGABYTE // 2 if number % 3 else 2))
+            log.append(Record(one.event, one.body.removesuffix(b"{}}") + views, number))
         await log.flush()
         seen = plain_scan(tmp_path)
         assert len(seen) == 6

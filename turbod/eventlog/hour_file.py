@@ -10,7 +10,7 @@ from turbod.eventlog.chunk import Gap
 from turbod.eventlog.line import sound_cursor
 from turbod.record import MAX_RECORD_BYTES
 
-LINE_BYTES: Final = MAX_RECORD_BYTES + 1024  # none of ours is longer, cursor and break included
+LINE_BYTES: Final = 2 * MAX_RECORD_BYTES  # what is longer without a break is no line of ours
 MAX_GAP_MESSAGE: Final = 500  # characters
 
 _NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2})(\.gaps)?\.jsonl", re.ASCII)

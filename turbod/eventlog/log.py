@@ -53,7 +53,7 @@ class LogStatistics(msgspec.Struct, frozen=True):
 class EventLog:
     """The only place where events wait for their readers. A reader is a position, not a queue.
 
-    Everything but `run` and what is said below is for use while `run` runs.
+    Until `run` has repaired it, it looks empty and nothing may be appended or read from disk.
 
     Attributes:
         data: turbod's data folder; the log lies in its folder `live`.
@@ -74,8 +74,8 @@ class EventLog:
         self._now_us = now_us
         self._watches = Watches()
         self._too_big = trio.Event()
-        self._hours: Hours
-        self._tail: Tail
+        self._hours = Hours(self._folder)
+        self._tail = Tail(memory_bytes=settings.memory_bytes)
         self._reader: Reader
         self._writer: Writer
         self._rate: EventRate
