@@ -464,3 +464,23 @@ async def test_while_two_replay_their_events_are_taken_by_time() -> None:
             late += event.time_us < newest
             newest = max(newest, event.time_us)
         assert late < 300  # the end of the one that connected first, at most
+
+
+async def test_a_host_that_numbers_anew_and_then_refuses_is_not_hammered() -> None:
+    host = FakeJetstream()
+    async with reading(host) as read:
+        await read.until(lambda: bool(host.requests))
+        host.emit(*(post(n, at=BASE_US + n * SECOND, cursor=n + 1001) for n in range(20)))
+        await read.until_taken(20)
+        host.history = [post(n, at=BASE_US + n * SECOND, cursor=n + 1) for n in range(30)]
+        host.is_silent = True
+        await host.drop()
+        await read.until(lambda: len(host.requests) >= 2)
+        host.answer = "429 Too Many Requests"
+        host.emit(*(post(n, at=BASE_US + n * SECOND, cursor=n + 1) for n in range(30, 40)))
+        host.speak()
+        before = host.connects
+        await trio.sleep(0.6)
+        assert 1 <= host.connects - before <= 14  # 0.05 to 0.1 s apart
+        host.answer = "serve"
+        await read.until_taken(40)

@@ -224,7 +224,7 @@ class Session:
     def _wait_after(self, error: Disconnected) -> float:
         words = str(error)
         self._last_error = words
-        wait = 0.0 if self._by_time_once else self._backoff.next_seconds()
+        wait = 0.0 if isinstance(error, _Renumbered) else self._backoff.next_seconds()
         wait = max(wait, error.retry_after_seconds)
         if times := self._failures.due(words, trio.current_time()):
             log.warning(
@@ -307,7 +307,7 @@ class Session:
             seen = await self._intake.judge(self._host, self._resumption, event)
         if seen is Seen.BEYOND and self._resumption.by_number:
             self._by_time_once = True
-            raise Disconnected("it numbers its events anew: asking by time")
+            raise _Renumbered("it numbers its events anew: asking by time")
         if seen is Seen.UNSURE:
             return False
         self._resumption = None
@@ -401,3 +401,7 @@ class Session:
 
 class _Held(Exception):
     """We had no room for too long: hang up, and come back when there is."""
+
+
+class _Renumbered(Disconnected):
+    """We hang up to ask by time: at once, since nothing failed."""
