@@ -1,7 +1,7 @@
 """What records must say, by a plain reading of the protocol's page: shares no code with turbod."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,18 +84,41 @@ def post_uri(reference: Json) -> str | None:
 class Views:
     """What the AppView answers, as its bytes, and what each answer shows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, lines: Iterable[bytes]) -> None:
         self.bytes: dict[str, bytes] = {}
         self.handles: dict[str, str] = {}
         self.shows: dict[str, frozenset[str]] = {}
-        for line in (folder / "profiles.jsonl").read_bytes().splitlines():
-            profile = json.loads(line)
-            self.bytes[profile["did"]] = line
-            self.handles[profile["did"]] = profile["handle"]
-        for line in (folder / "posts.jsonl").read_bytes().splitlines():
-            post = json.loads(line)
-            self.bytes[post["uri"]] = line
-            self.shows[post["uri"]] = frozenset(shown_by(post))
+        for line in lines:
+            view = json.loads(line)
+            if "uri" in view:
+                self.bytes[view["uri"]] = line
+                self.shows[view["uri"]] = frozenset(shown_by(view))
+            else:
+                self.bytes[view["did"]] = line
+                self.handles[view["did"]] = view["handle"]
+
+    @classmethod
+    def captured(cls, folder: Path) -> "Views":
+        """Read what the official AppView answered when all was over."""
+        files = [folder / "profiles.jsonl", folder / "posts.jsonl"]
+        return cls(line for file in files for line in file.read_bytes().splitlines())
+
+    def with_the_gone(self, events: Sequence[Json]) -> "Views":
+        """Return what an AppView would answer that has not heard of any deletion yet.
+
+        It has a view of every account and post, also inside the views of those who quote it.
+        """
+        lines = {event["did"]: profile(event["did"]) for event in events}
+        quotable = {}
+        for event in events:
+            commit = event.get("commit", {})
+            if commit.get("collection") == POST and commit["operation"] == "create":
+                quotable[at_uri(event)] = post = post_view(event)
+                lines[at_uri(event)] = compact(post)
+        for key, line in self.bytes.items():
+            view = json.loads(line)
+            lines[key] = compact(view) if uncover(view, quotable) else line
+        return Views(lines.values())
 
     def __call__(self, key: str, gone: Iterable[str]) -> bytes | None:
         """What may be shown of a DID or URI while these DIDs and URIs are gone."""
@@ -116,6 +139,41 @@ def shown_by(post: Json) -> Iterator[str]:
             continue
         if inner["$type"] == "app.bsky.embed.record#viewRecord":
             yield from shown_by(inner)
+
+
+def profile(did: str) -> bytes:
+    """A view of an account that the capture has none of."""
+    return compact({"did": did, "handle": "gone.test", "labels": []})
+
+
+def post_view(event: Json) -> Json:
+    """A view of a post that the capture has none of."""
+    author = {"did": event["did"], "handle": "gone.test"}
+    commit = event["commit"]
+    cid, record = commit["cid"], commit["record"]
+    return {"uri": at_uri(event), "cid": cid, "author": author, "record": record}
+
+
+def uncover(view: Json, posts: Mapping[str, Json]) -> bool:
+    """Put the posts back that a view says were not found; tell whether there were any."""
+    found = False
+    for embed in [view["embed"]] if "embed" in view else view.get("embeds", ()):
+        holder = embed["record"] if embed["$type"].endswith("recordWithMedia#view") else embed
+        inner = holder.get("record", {})
+        if inner.get("notFound") and inner["uri"] in posts:
+            post = posts[inner["uri"]]
+            shown = {key: post[key] for key in ("uri", "cid", "author")}
+            kind = "app.bsky.embed.record#viewRecord"
+            holder["record"] = {"$type": kind, **shown, "value": post["record"]}
+            found = True
+        elif "uri" in inner:
+            found |= uncover(inner, posts)
+    return found
+
+
+def compact(value: Json) -> bytes:
+    """JSON as the servers print it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @dataclass

@@ -154,7 +154,7 @@ async def test_every_record_of_a_captured_network_is_what_the_plain_model_says(
 ) -> None:
     messages = (captures / "network-1/events.jsonl").read_bytes().splitlines()
     events: list[Json] = [json.loads(message) for message in messages]
-    views = Views(captures / "network-1")
+    views = Views.captured(captures / "network-1")
     oracle = Oracle(views)
     began_us = time.time_ns() // 1000
     async with replaying(tmp_path, hosts=1, answers=views.bytes) as (simulation, turbod):
@@ -207,12 +207,16 @@ def possible_lines(
     return lines
 
 
+@pytest.mark.parametrize("appview", ["up to date", "behind"])
 async def test_at_full_speed_from_two_hosts_each_event_comes_once_in_order_and_as_it_may_be(
-    captures: Path, tmp_path: Path
+    captures: Path, tmp_path: Path, appview: str
 ) -> None:
+    """Of an AppView that is behind, nothing is shown that the stream has seen go."""
     messages = (captures / "network-1/events.jsonl").read_bytes().splitlines()
     events: list[Json] = [json.loads(message) for message in messages]
-    views = Views(captures / "network-1")
+    views = Views.captured(captures / "network-1")
+    if appview == "behind":
+        views = views.with_the_gone(events)
     states = states_of(views, events)
     async with replaying(tmp_path, hosts=2, answers=views.bytes) as (simulation, turbod):
         with subscribed(turbod.port) as subscriber:
