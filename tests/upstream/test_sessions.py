@@ -484,3 +484,19 @@ async def test_a_host_that_numbers_anew_and_then_refuses_is_not_hammered() -> No
         assert 1 <= host.connects - before <= 14  # 0.05 to 0.1 s apart
         host.answer = "serve"
         await read.until_taken(40)
+
+
+async def test_breaking_again_and_again_does_not_move_the_position_back() -> None:
+    """Each connect begins seconds before the position; what is repeated must not count as new."""
+    host = FakeJetstream()
+    async with reading(host) as read:
+        await read.until(lambda: bool(host.requests))
+        host.emit(*posts(0, 200))
+        await read.until_taken(200)
+        host.history = posts(0, 140)  # it breaks before it has repeated all
+        for n in range(2, 8):
+            await host.drop()
+            await read.until(lambda n=n: len(host.requests) >= n)  # type: ignore[misc]
+            await trio.sleep(0.05)
+        asked = [int(request["cursor"][0]) for request in host.requests[1:]]
+        assert min(asked) == asked[0]
