@@ -1,8 +1,11 @@
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.server.harness import post, serving
+from tests.server.harness import Harness, did, post, serving
+from turbod.config import LogSettings
+from turbod.server import records, status
 
 
 async def test_plain_gets_answer_and_close(tmp_path: Path) -> None:
@@ -56,3 +59,71 @@ async def test_records_are_paged_by_the_last_line_to_the_end(tmp_path: Path) -> 
             assert int(answer.headers["turbod-cursor"]) == cursor
         assert keys == [f"k{n}" for n in range(250)]
         assert cursor == head
+
+
+async def test_pages_take_filters_cursors_and_limits(tmp_path: Path) -> None:
+    async with serving(tmp_path) as harness:
+        await harness.publish(*(post(n, author=did(n % 3)) for n in range(30)))
+        answer = await harness.get(f"/records?cursor=-1h&limit=7&wantedDids={did(1)}")
+        found = [one["message"]["commit"]["rkey"] for one in answer.json_lines()]
+        assert found == [f"k{n}" for n in range(1, 20, 3)]
+        assert answer.headers["content-type"] == "application/jsonl"
+        for query in ("limit=0", "limit=1001", "batch=5", "cursor=x", "wantedDids=bob"):
+            assert (await harness.get(f"/records?{query}")).error == (400, "InvalidRequest")
+
+
+async def test_where_nothing_matches_the_header_tells_where_to_go_on(tmp_path: Path) -> None:
+    async with serving(tmp_path) as harness:
+        head = await harness.fill(20)
+        answer = await harness.get(f"/records?cursor=0&wantedDids={did(500)}")
+        assert (answer.body, answer.headers["turbod-cursor"]) == (b"", str(head))
+        answer = await harness.get("/records")  # from the head
+        assert (answer.body, answer.headers["turbod-cursor"]) == (b"", str(head))
+
+
+async def pages(harness: Harness, query: str) -> list[tuple[int, int, int]]:
+    """Go from page to page; return each page's records, bytes and cursor."""
+    cursor = 0
+    found: list[tuple[int, int, int]] = []
+    while not found or found[-1][2] < harness.log.head:
+        answer = await harness.get(f"/records?cursor={cursor}&limit=1000{query}")
+        cursor = int(answer.headers["turbod-cursor"])
+        found.append((len(answer.json_lines()), len(answer.body), cursor))
+    return found
+
+
+async def test_a_page_is_bounded_in_bytes_and_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_SCANNED_BYTES", 2_000_000)
+    small = LogSettings(memory_bytes=1024 * 1024)
+    async with serving(tmp_path, log_settings=small) as harness:
+        await harness.fill(200, padding=30_000)
+        await harness.publish(post(500, author=did(500)), padding=900_000)
+        everything = await pages(harness, "")
+        assert sum(count for count, _, _ in everything) == 201
+        assert all(size <= 1024 * 1024 for _, size, _ in everything)
+        rare = await pages(harness, f"&wantedDids={did(500)}")
+        assert [count for count, _, _ in rare][-1] == sum(count for count, _, _ in rare) == 1
+        assert len(rare) >= 3
+
+
+async def test_pages_on_their_way_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "CONCURRENT_PAGES", 2)
+    async with serving(tmp_path) as harness:
+        await harness.fill(40, padding=25_000)
+        request = b"GET /records?cursor=0 HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with await harness.connect() as one, await harness.connect() as two:
+            for stream in (one, two):  # that do not read
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                await stream.send_all(request)
+            await harness.settled(
+                lambda: (
+                    harness.server.statistics().handshakes == 0
+                    and harness.server.statistics().connections == 2
+                )
+            )
+            assert (await harness.get("/records?cursor=0")).error == (429, "TooManyConnections")
+            assert (await harness.get("/healthz")).status == 200

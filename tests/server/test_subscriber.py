@@ -1,8 +1,7 @@
 import json
 import random
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -659,23 +658,6 @@ async def test_no_known_framing_is_no_refusal_and_not_echoed(tmp_path: Path) -> 
         assert b"Sec-WebSocket-Protocol" not in head
 
 
-async def test_small_frames_do_not_begin_the_time_of_a_stuck_client_anew(tmp_path: Path) -> None:
-    """It takes a little now and then, less than 64 KiB in the time, and more is waiting."""
-    settings = ServerSettings(stuck_seconds=1)
-    async with (
-        serving(tmp_path, settings=settings) as harness,
-        await open_stream(harness, "/turbostream?cursor=0&batch=1") as stream,
-    ):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await harness.fill(300, padding=20_000)
-        with trio.move_on_after(6):
-            while harness.server.statistics().resets == 0:
-                await trio.sleep(0.1)
-                with trio.move_on_after(0), suppress(trio.BrokenResourceError):
-                    await stream.receive_some(2048)
-        assert harness.server.statistics().resets == 1
-
-
 async def test_a_stuck_reader_of_history_does_not_keep_others_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,3 +674,19 @@ async def test_a_stuck_reader_of_history_does_not_keep_others_from_it(
             assert harness.server.statistics().subscribers >= 1
         await harness.settled(lambda: harness.server.statistics().connections == 0)
         assert readers.borrowed_tokens == 0
+
+
+async def test_the_clock_never_cuts_a_frame_off(tmp_path: Path) -> None:
+    """It wakes a subscriber in the very moment in which the log does."""
+    async with serving(tmp_path) as harness:
+
+        def tick(_: object) -> None:
+            for one in harness.server._connections.subscribers:
+                one.tick(trio.current_time() + 100)
+
+        harness.log._written = tick
+        async with harness.subscribe() as client:
+            await client.news()
+            for n in range(5):
+                await harness.publish(post(n), padding=900_000)
+                assert keys(await client.records(1)) == [f"k{n}"]

@@ -1,0 +1,134 @@
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.lowlevel
+
+from turbod import frames
+from turbod.server.websocket import Gone, Unfinished, WebSocket
+
+SMALL_BUFFER = 16 * 1024
+
+
+@asynccontextmanager
+async def pair(*, stuck_seconds: float = 0.5) -> AsyncIterator[tuple[WebSocket, trio.SocketStream]]:
+    """A WebSocket and the client's end of it, with little room between."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+    server, client = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (ours, theirs)
+    )
+    websocket = WebSocket(
+        server, received=b"", stuck_seconds=stuck_seconds, unfinished=Unfinished()
+    )
+    async with server, client:
+        yield websocket, client
+
+
+async def test_a_client_that_takes_a_little_now_and_then_is_stuck_all_the_same() -> None:
+    frame = frames.frame(b"x" * 4000)
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+
+        async def take_a_little() -> None:
+            while True:
+                await client.receive_some(4000)
+                await trio.sleep(0.1)
+
+        nursery.start_soon(take_a_little)
+        started = trio.current_time()
+
+        async def send_on() -> None:
+            while True:
+                await websocket.send(frame)
+
+        with trio.fail_after(3), pytest.raises(Gone):
+            await send_on()
+        assert websocket.was_reset
+        assert 0.4 < trio.current_time() - started < 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_is_slow_but_takes_64_kib_in_the_time_is_served() -> None:
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+
+        async def take_enough() -> None:
+            while True:
+                await client.receive_some(8000)
+                await trio.sleep(0.02)
+
+        nursery.start_soon(take_enough)
+        with trio.fail_after(10):
+            for _ in range(3):
+                await websocket.send(frames.frame(b"x" * 200_000))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_caught_up_has_its_whole_time_again() -> None:
+    frame = frames.frame(b"x" * 60_000)
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(websocket.send, frame)
+            await trio.sleep(0.3)  # more than half of its time
+            taken = 0
+            while taken < len(frame):
+                taken += len(await client.receive_some(100_000))
+            await trio.testing.wait_all_tasks_blocked()
+            await websocket.send(b"\x81\x00")  # taken at once
+            await client.receive_some(2)
+
+
+async def test_nothing_follows_a_frame_that_was_cut_off() -> None:
+    async with pair() as (websocket, client):
+        with trio.move_on_after(0.05):
+            await websocket.send(frames.frame(b"x" * 200_000))
+        with pytest.raises(Gone):
+            await websocket.send(frames.frame(b"more"))
+        with trio.fail_after(1):
+            await websocket.close(1000)
+        left = 0
+        with trio.move_on_after(0.1):
+            while True:
+                left += len(await client.receive_some(100_000))
+        assert 0 < left < 200_000
+
+
+async def test_a_pong_stands_between_frames_never_inside_one() -> None:
+    async with pair(stuck_seconds=5) as (websocket, client), trio.open_nursery() as nursery:
+        nursery.start_soon(websocket.receive, lambda _: None)
+        nursery.start_soon(websocket.send, frames.frame(b"x" * 200_000))
+        await client.send_all(b"\x89\x82" + bytes(4) + b"hi")
+        received = b""
+        with trio.fail_after(5):
+            while not received.endswith(b"\x8a\x02hi"):
+                received += await client.receive_some(10_000)
+                await trio.lowlevel.checkpoint()
+        assert received == frames.frame(b"x" * 200_000) + b"\x8a\x02hi"
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_our_close_nothing_of_the_clients_counts() -> None:
+    messages: list[bytes | None] = []
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+        nursery.start_soon(websocket.receive, messages.append)
+        await client.send_all(b"\x81\x81" + bytes(4) + b"1")
+        await trio.sleep(0.05)
+        nursery.start_soon(websocket.close, 1001)
+        assert await client.receive_some() == b"\x88\x02\x03\xe9"
+        await client.send_all(b"\x81\x81" + bytes(4) + b"2" + b"\x88\x80" + bytes(4))
+        await trio.sleep(0.05)
+        with pytest.raises(Gone):
+            await websocket.send(b"\x81\x00")
+    assert messages == [b"1"]
+
+
+async def test_the_close_of_a_client_is_answered_once() -> None:
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+        close = b"\x88\x82" + bytes(4) + b"\x03\xe8"
+        await client.send_all(close * 3)
+        await websocket.receive(lambda _: None)
+        await websocket.close(1001)
+        nursery.cancel_scope.cancel()
+        assert await client.receive_some() == b"\x88\x02\x03\xe8"
