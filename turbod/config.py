@@ -53,7 +53,7 @@ class UpstreamSettings(Section, frozen=True):
         Meta(
             ge=10_000,
             le=100_000_000,
-            description="events remembered in memory to recognise a second copy, 8 bytes each",
+            description="events remembered in memory to recognise a second copy, 16 bytes each",
         ),
     ] = 2_000_000
 

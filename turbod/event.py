@@ -25,6 +25,11 @@ _is_nsid = re.compile(
     re.ASCII,
 ).fullmatch
 _is_rkey = re.compile(r"[a-zA-Z0-9_~.:-]{1,512}", re.ASCII).fullmatch
+# What nearly every reference is: a post of an account with a did:plc. The rest takes split_uri.
+_is_plc_post_uri = re.compile(
+    r"at://did:plc:[a-z2-7]{24}/app\.bsky\.feed\.post/(?!\.{1,2}\Z)[a-zA-Z0-9_~.:-]{1,512}",
+    re.ASCII,
+).fullmatch
 _LINE_BREAKS = re.compile(rb"[\r\n]+")
 _MAX_DID_LENGTH = 2048
 _MAX_NSID_LENGTH = 317
@@ -291,13 +296,15 @@ def _post_references(record: dict[str, Any]) -> tuple[References, tuple[str, ...
     reply, embed, facets = record.get("reply"), record.get("embed"), record.get("facets")
     if reply is None and embed is None and facets is None:
         return NO_REFERENCES, ()
-    mentions = _mentions(facets)
-    parent, root = _only_post(_uri_at(reply, "parent")), _only_post(_uri_at(reply, "root"))
-    quote = _quote(embed)
-    posts = dict.fromkeys(uri_did(uri) for uri in (parent, root, quote) if uri)
+    mentions = _mentions(facets) if facets is not None else NOBODY
+    quote = _quote(embed) if embed is not None else None
+    parent = root = None
+    if reply is not None:
+        parent, root = _post_at(reply, "parent"), _post_at(reply, "root")
+    posts = [uri_did(uri) for uri in (parent, root, quote) if uri]
     about = tuple(dict.fromkeys((*mentions, *posts)))
     root = None if root == parent else root
-    return References(mentions=mentions, parent=parent, root=root, quote=quote), about
+    return References(mentions, parent, root, quote), about
 
 
 def _mentions(facets: object) -> tuple[str, ...]:
@@ -321,21 +328,28 @@ def _quote(embed: object) -> str | None:
         return None
     kind = embed.get("$type")
     if kind == "app.bsky.embed.record":
-        return _only_post(_uri_at(embed, "record"))
+        return _post_at(embed, "record")
     if kind == "app.bsky.embed.recordWithMedia":
-        return _only_post(_uri_at(embed.get("record"), "record"))
+        return _post_at(embed.get("record"), "record")
     return None
 
 
 def _uri_at(holder: object, key: str) -> str | None:
     """Return the URI of the strongRef under `key`, where everything on the way is as it should."""
-    reference = holder.get(key) if isinstance(holder, dict) else None
-    uri = reference.get("uri") if isinstance(reference, dict) else None
-    return uri if isinstance(uri, str) and split_uri(uri) else None
+    reference = holder.get(key) if type(holder) is dict else None
+    uri = reference.get("uri") if type(reference) is dict else None
+    if type(uri) is str and (_is_plc_post_uri(uri) or split_uri(uri)):
+        return uri
+    return None
+
+
+def _post_at(holder: object, key: str) -> str | None:
+    """Return the URI under `key` where it is a post's."""
+    return _only_post(_uri_at(holder, key))
 
 
 def _only_post(uri: str | None) -> str | None:
-    return uri if uri and uri.split("/", 4)[3] == POST else None
+    return uri if uri and f"/{POST}/" in uri else None
 
 
 def _nesting(value: object) -> int:
