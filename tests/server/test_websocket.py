@@ -35,7 +35,7 @@ async def test_a_client_that_takes_a_little_now_and_then_is_stuck_all_the_same()
         async def take_a_little() -> None:
             while True:
                 await client.receive_some(4000)
-                await trio.sleep(0.1)
+                await trio.sleep(0.05)
 
         nursery.start_soon(take_a_little)
         started = trio.current_time()
@@ -47,7 +47,7 @@ async def test_a_client_that_takes_a_little_now_and_then_is_stuck_all_the_same()
         with trio.fail_after(3), pytest.raises(Gone):
             await send_on()
         assert websocket.was_reset
-        assert 0.4 < trio.current_time() - started < 2
+        assert 0.4 < trio.current_time() - started < 2.5
         nursery.cancel_scope.cancel()
 
 
@@ -66,8 +66,8 @@ async def test_a_client_that_is_slow_but_takes_64_kib_in_the_time_is_served() ->
         nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_caught_up_has_its_whole_time_again() -> None:
-    frame = frames.frame(b"x" * 60_000)
+async def test_whoever_took_64_kib_has_its_whole_time_again() -> None:
+    frame = frames.frame(b"x" * 120_000)
     async with pair() as (websocket, client), trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(websocket.send, frame)
@@ -84,15 +84,17 @@ async def test_nothing_follows_a_frame_that_was_cut_off() -> None:
     async with pair() as (websocket, client):
         with trio.move_on_after(0.05):
             await websocket.send(frames.frame(b"x" * 200_000))
-        with pytest.raises(Gone):
+        received = b""
+        with trio.move_on_after(0.1):
+            while True:
+                received += await client.receive_some(100_000)
+        assert 0 < len(received) < 200_000
+        with pytest.raises(Gone):  # although there is room
             await websocket.send(frames.frame(b"more"))
         with trio.fail_after(1):
             await websocket.close(1000)
-        left = 0
         with trio.move_on_after(0.1):
-            while True:
-                left += len(await client.receive_some(100_000))
-        assert 0 < left < 200_000
+            pytest.fail(f"followed a part of a frame: {await client.receive_some()!r}")
 
 
 async def test_a_pong_stands_between_frames_never_inside_one() -> None:

@@ -78,7 +78,7 @@ class WebSocket:
         self._lock = trio.StrictFIFOLock()
         self._is_broken = False  # a frame was begun and not finished: nothing may follow it
         self._is_closing = False
-        self._slow_since: float | None = None  # since when it has taken `_taken` bytes
+        self._blocked_seconds = 0.0  # for which more was waiting, while it took `_taken` bytes
         self._taken = 0
         self._peer_closed = trio.Event()
         self.was_reset = False
@@ -227,9 +227,9 @@ class WebSocket:
             raise Gone
         self._is_broken = True
         sent = self._write_now(data)
-        if sent == len(data):
-            self._slow_since = None
-        else:
+        if self._blocked_seconds:
+            self._took(sent)
+        if sent < len(data):
             await self._write_slowly(memoryview(data)[sent:])
         self._is_broken = False
 
@@ -243,26 +243,30 @@ class WebSocket:
             raise Gone from None
 
     async def _write_slowly(self, data: memoryview) -> None:
-        """Write to a client that does not take all at once: 64 KiB each `stuck_seconds` at least.
+        """Write to a client that does not take all at once, but takes 64 KiB in `stuck_seconds`.
 
-        The time goes on from one frame to the next as long as none of them is taken at once.
+        What counts is the time for which more was waiting, over as many frames as it takes: a
+        client cannot win by taking a little now and then, nor lose by a stream that is quiet.
         """
         try:
             while data:
-                if self._slow_since is None:
-                    self._slow_since, self._taken = trio.current_time(), 0
                 piece = data[: PIECE_BYTES - self._taken]
-                with trio.fail_at(self._slow_since + self._stuck_seconds):
+                started = trio.current_time()
+                with trio.fail_after(max(self._stuck_seconds - self._blocked_seconds, 0)):
                     await self._stream.send_all(piece)
-                self._taken += len(piece)
-                if self._taken == PIECE_BYTES:
-                    self._slow_since = None
+                self._blocked_seconds += trio.current_time() - started
+                self._took(len(piece))
                 data = data[len(piece) :]
         except trio.TooSlowError:
             self.was_reset = True
             raise Gone from None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise Gone from None
+
+    def _took(self, size: int) -> None:
+        self._taken += size
+        if self._taken >= PIECE_BYTES:
+            self._taken, self._blocked_seconds = 0, 0.0
 
 
 def reset(stream: trio.SocketStream) -> None:
