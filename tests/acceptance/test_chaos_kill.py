@@ -12,10 +12,12 @@ from tests.acceptance.process import serving
 from tests.acceptance.settling import caught_up, settled, until
 from turbod.simulation.network import LIKE_THE_REAL_ONE
 from turbod.simulation.world import Simulation, simulated
+from turbod.upstream.position import SLOP_US
 
 KILLS = 20
 RATE = 150
 SEED = 20_261_120
+OPTIONS = {"hydration-deadline-seconds": 60}
 
 
 def tear(data: Path, how: random.Random) -> None:
@@ -54,10 +56,9 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> N
     how = random.Random(SEED)
     async with (
         simulated(seed=SEED, mix=LIKE_THE_REAL_ONE, indexing_delay_seconds=0.3) as simulation,
-        serving(simulation, tmp_path / "data") as turbod,
+        serving(simulation, tmp_path / "data", options=OPTIONS) as turbod,
         trio.open_nursery() as nursery,
     ):
-        simulation.appview.latency_seconds = 0.03
         followers = [Follower(turbod.port, wish=wish) for wish in wishes(simulation)]
         followers.append(Follower(turbod.port, read_bytes=8192, pause_seconds=0.01))
         for follower in followers:
@@ -67,9 +68,13 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> N
         )
         simulation.rate = RATE
         for kill in range(KILLS):
+            if kill == KILLS // 2:  # events wait longer than the seconds that a resume repeats
+                simulation.appview.latency_seconds = 60.0
+                await trio.sleep(SLOP_US / 1_000_000 + 4)
             longest = 3.0 if kill % 4 == 3 else 1.0  # now and then long enough to save positions
             await trio.sleep(how.uniform(0.05, longest))
             await turbod.kill()
+            simulation.appview.latency_seconds = 0.03
             if how.random() < 0.7:
                 tear(turbod.data, how)
             await trio.sleep(how.uniform(0, 0.3))
