@@ -103,7 +103,10 @@ class Filter(msgspec.Struct, frozen=True):
     @property
     def all_dids(self) -> frozenset[str] | None:
         """Whom a matching record is by or about, or None for anybody."""
-        return self.dids | self.about or None
+        # One of the two where the other is empty: a copy of 10,000 DIDs costs 330 KB.
+        return (
+            self.dids | self.about if self.dids and self.about else self.dids or self.about or None
+        )
 
 
 EVERYTHING: Final = Filter()

@@ -13,7 +13,7 @@ from turbod.config import ServerSettings
 from turbod.filter import STREAM_PARAMETERS, InvalidRequest, Options, read_query
 from turbod.server.admission import RETRY_AFTER_SECONDS, Ticket
 from turbod.server.endpoints import STREAMS, choose_framing
-from turbod.server.interests import TooManyFilters
+from turbod.server.interests import Interest, TooManyFilters
 from turbod.server.packing import View
 from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
 from turbod.server.status import Plain, starting
@@ -91,7 +91,9 @@ class Connections:
             if self.is_draining:
                 raise shutting_down()
             if request.path in STREAMS:
-                await self._stream(stream, request)
+                opened = self._open(stream, request)
+                del request  # its head may have 64 KiB, and a subscription lasts
+                await self._stream(stream, *opened)
                 return
             await self._plain.answer(request, partial(send_last, stream))
             self.ledger.answered += 1
@@ -114,7 +116,14 @@ class Connections:
             f"the request head was not whole after {self._settings.handshake_seconds:g} seconds",
         )
 
-    async def _stream(self, stream: trio.SocketStream, request: Request) -> None:
+    def _open(
+        self, stream: trio.SocketStream, request: Request
+    ) -> tuple[bytes, WebSocket, Subscriber]:
+        """Return the answer that opens the WebSocket, and who serves it.
+
+        Raises:
+            Refusal: for a request that cannot be served, or not now.
+        """
         endpoint = STREAMS[request.path]
         framing, echoed = choose_framing(endpoint, request.tokens("sec-websocket-protocol"))
         handshake = upgrade_answer(request, echoed)
@@ -122,15 +131,6 @@ class Connections:
         self._plain.check_ready()
         services = self._services
         position, asked = starting(options.cursor, head=services.log.head, now_us=services.now_us())
-        try:
-            interest = services.interests.acquire(options.filter)
-        except TooManyFilters as error:
-            raise Refusal(
-                429,
-                "TooManyFilters",
-                f"{error}; try again later",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-            ) from None
         websocket = WebSocket(
             stream,
             received=request.rest,
@@ -140,13 +140,27 @@ class Connections:
         subscriber = Subscriber(
             websocket,
             services,
-            view=View(interest, framing=framing, batch=options.batch, compress=options.compress),
+            view=View(
+                self._interest(options),
+                framing=framing,
+                batch=options.batch,
+                compress=options.compress,
+            ),
             position=position,
             asked=asked,
             metadata=endpoint.metadata if options.metadata is None else options.metadata,
             require_hello=options.require_hello,
         )
         self.subscribers.add(subscriber)
+        return handshake, websocket, subscriber
+
+    async def _stream(
+        self,
+        stream: trio.SocketStream,
+        handshake: bytes,
+        websocket: WebSocket,
+        subscriber: Subscriber,
+    ) -> None:
         try:
             await stream.send_all(handshake)
             await _converse(websocket, subscriber)
@@ -156,6 +170,17 @@ class Connections:
             if websocket.was_reset:
                 self.ledger.resets += 1
                 reset(stream)
+
+    def _interest(self, options: Options) -> Interest:
+        try:
+            return self._services.interests.acquire(options.filter)
+        except TooManyFilters as error:
+            raise Refusal(
+                429,
+                "TooManyFilters",
+                f"{error}; try again later",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from None
 
     def _options(self, request: Request) -> Options:
         try:
