@@ -1,6 +1,7 @@
+import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -134,3 +135,46 @@ async def test_the_close_of_a_client_is_answered_once() -> None:
         await websocket.close(1001)
         nursery.cancel_scope.cancel()
         assert await client.receive_some() == b"\x88\x02\x03\xe8"
+
+
+def hostile(dice: random.Random) -> bytes:
+    """Some frames, mostly legal, some of them broken, cut off or out of place."""
+    pieces = []
+    for _ in range(dice.randrange(1, 12)):
+        payload = dice.randbytes(dice.choice([0, 0, 1, 2, 5, 125, 126, 300]))
+        if dice.random() < 0.5:
+            payload = payload.hex().encode()[: len(payload)]
+        first = dice.choice([0x00, 0x80, 0x80, 0x80, 0xC0, 0x90]) | dice.choice(
+            [0, 1, 1, 2, 8, 9, 10, dice.randrange(16)]
+        )
+        mask = bytes(4) if dice.random() < 0.5 else dice.randbytes(4)
+        masked = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
+        size = (
+            bytes([0x80 | len(payload)])
+            if len(payload) < 126
+            else b"\xfe" + len(payload).to_bytes(2, "big")
+        )
+        pieces.append(bytes([first]) + size + mask + masked)
+        if dice.random() < 0.1:
+            pieces.append(dice.randbytes(dice.randrange(20)))
+    return b"".join(pieces)
+
+
+async def test_nothing_a_client_sends_raises_or_stays_counted() -> None:
+    for seed in range(400):
+        dice = random.Random(seed)
+        async with pair() as (websocket, client), trio.open_nursery() as nursery:
+            sent = hostile(dice)
+
+            async def send(client: trio.SocketStream, sent: bytes) -> None:
+                with suppress(trio.BrokenResourceError):
+                    await client.send_all(sent)
+                    await client.send_eof()
+
+            nursery.start_soon(send, client, sent)
+            if dice.random() < 0.3:
+                nursery.start_soon(websocket.close, 1001)
+            with trio.fail_after(5):
+                await websocket.receive(lambda _: None)
+            assert websocket._unfinished.bytes == 0, seed
+            nursery.cancel_scope.cancel()
