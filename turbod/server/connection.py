@@ -16,8 +16,9 @@ from turbod.server.endpoints import STREAMS, choose_framing
 from turbod.server.interests import Interest, TooManyFilters
 from turbod.server.packing import View
 from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
+from turbod.server.services import Services
 from turbod.server.status import Plain, starting
-from turbod.server.subscriber import TICK_SECONDS, Services, Subscriber
+from turbod.server.subscriber import TICK_SECONDS, Subscriber
 from turbod.server.websocket import Gone, Unfinished, WebSocket, reset
 
 KEEPALIVE_IDLE_SECONDS: Final = 60

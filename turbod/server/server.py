@@ -12,9 +12,9 @@ from turbod.server.connection import Connections
 from turbod.server.interests import Interests
 from turbod.server.listener import Doorkeeper
 from turbod.server.packing import Packer, Withhold
+from turbod.server.services import Services
 from turbod.server.source import Log
 from turbod.server.status import Plain
-from turbod.server.subscriber import Services
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):

@@ -5,20 +5,20 @@ server's end, a mistake of the client) is noted and interrupts that task between
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from turbod.eventlog.chunk import Chunk
 from turbod.eventlog.log import Pruned
 from turbod.filter import Filter, InvalidRequest, read_options_update
 from turbod.server import news
-from turbod.server.interests import Interests, TooManyFilters
-from turbod.server.packing import Frames, Packer, View
-from turbod.server.source import Log, Watch
-from turbod.server.websocket import WebSocket
+from turbod.server.interests import TooManyFilters
+from turbod.server.packing import Frames, View
+from turbod.server.services import Services
+from turbod.server.source import Watch
+from turbod.server.websocket import Close, WebSocket
 
 HELLO_SECONDS: Final = 30.0
 PROGRESS_SECONDS: Final = 5.0  # between two `#cursor` during history
@@ -26,50 +26,8 @@ HEARTBEAT_SECONDS: Final = 15.0  # without another message
 TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
-HISTORY_READERS: Final = 32  # each holds about 1 MiB of chunks
 HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
 CHUNKS_BETWEEN_CHECKPOINTS: Final = 16
-
-
-class Close(msgspec.Struct, frozen=True):
-    """How the server ends a connection."""
-
-    code: int
-    reason: str = ""
-
-
-class Traffic:
-    """Counts of what all subscribers were sent."""
-
-    __slots__ = ("bytes", "messages", "records")
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.records = 0
-        self.bytes = 0
-
-
-class Services:
-    """What all subscribers of one server share."""
-
-    def __init__(
-        self,
-        log: Log,
-        *,
-        packer: Packer,
-        interests: Interests,
-        served: tuple[str, ...],
-        upstream_state: Callable[[], str],
-        now_us: Callable[[], int],
-    ) -> None:
-        self.log = log
-        self.packer = packer
-        self.interests = interests
-        self.served = served
-        self.upstream_state = upstream_state
-        self.now_us = now_us
-        self.traffic = Traffic()
-        self.history_readers = trio.CapacityLimiter(HISTORY_READERS)
 
 
 class Subscriber:
@@ -148,7 +106,11 @@ class Subscriber:
             self._sleep.cancel()
 
     def take_message(self, message: bytes | None) -> None:
-        """Take a message of the client's, None for a binary one."""
+        """Take a message of the client's, None for a binary one.
+
+        A filter for which the server has no room is answered as a mistake is: by then there is no
+        other way to say no than to close, and the text says what was full.
+        """
         if self._mistake is not None:
             return
         try:

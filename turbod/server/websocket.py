@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import trio
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
@@ -24,6 +25,13 @@ GOODBYE_SECONDS: Final = 2.0  # for a client to answer our close
 RECEIVE_BYTES: Final = 16 * 1024
 
 OnMessage = Callable[[bytes | None], None]
+
+
+class Close(msgspec.Struct, frozen=True):
+    """How the server ends a connection."""
+
+    code: int
+    reason: str = ""
 
 
 class Gone(Exception):
