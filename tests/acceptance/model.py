@@ -1,7 +1,7 @@
 """What records must say, by a plain reading of the protocol's page: shares no code with turbod."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,43 @@ def post_view(event: Json) -> Json:
     return {"uri": at_uri(event), "cid": cid, "author": author, "record": record}
 
 
+# What an author's view within a post has of the profile (app.bsky.actor.defs#profileViewBasic).
+AUTHOR_PARTS = (
+    *("did", "handle", "displayName", "pronouns", "avatar", "associated", "labels"),
+    *("createdAt", "verification", "status"),
+)
+
+
+def built_post(message: bytes, profile_line: bytes, *, indexed_at: str) -> bytes:
+    """The view of a post that was made from its event, for lack of the AppView's."""
+    event = json.loads(message)
+    commit = event["commit"]
+    author = json.loads(profile_line)
+    values = commit["record"].get("labels", {}).get("values", ())
+    where = {"src": event["did"], "uri": at_uri(event), "cid": commit["cid"]}
+    created = commit["record"]["createdAt"]
+    counts = ("bookmarkCount", "replyCount", "repostCount", "likeCount", "quoteCount")
+    return joined(
+        {
+            "uri": string(at_uri(event)),
+            "cid": string(commit["cid"]),
+            "author": compact({part: author[part] for part in AUTHOR_PARTS if part in author}),
+            "record": record_of(message),
+            **dict.fromkeys(counts, b"0"),
+            "indexedAt": string(indexed_at),
+            "labels": compact([where | {"val": value["val"], "cts": created} for value in values]),
+        }
+    )
+
+
+def record_of(message: bytes) -> bytes:
+    """The record in a commit, as it is written there."""
+    text = message.decode()
+    start = text.index('"record":') + len('"record":')
+    _, end = json.JSONDecoder().raw_decode(text, start)
+    return text[start:end].encode()
+
+
 def uncover(view: Json, posts: Mapping[str, Json]) -> bool:
     """Put the posts back that a view says were not found; tell whether there were any."""
     found = False
@@ -171,7 +208,7 @@ def uncover(view: Json, posts: Mapping[str, Json]) -> bool:
     return found
 
 
-def compact(value: Json) -> bytes:
+def compact(value: Json | list[Json]) -> bytes:
     """JSON as the servers print it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -209,7 +246,14 @@ class World:
         return self.views(key, self.gone)
 
 
-def line(message: bytes, show: Show, *, cursor: int, hydrated_us: int | None) -> bytes:
+def line(
+    message: bytes,
+    show: Show,
+    *,
+    cursor: int,
+    hydrated_us: int | None,
+    built: Collection[str] = (),
+) -> bytes:
     """The record of an event, byte for byte.
 
     Args:
@@ -217,6 +261,7 @@ def line(message: bytes, show: Show, *, cursor: int, hydrated_us: int | None) ->
         show: what is shown of each DID and URI that belongs into it.
         cursor: what the server gave it.
         hydrated_us: when the oldest view in it was fetched, which only the server knows.
+        built: those whose view was made from their event, as the AppView has none.
     """
     event = json.loads(message)
     want = wanted(event)
@@ -229,7 +274,9 @@ def line(message: bytes, show: Show, *, cursor: int, hydrated_us: int | None) ->
     }
     if want.subject is not None:
         data[want.subject[0]] = bytes_of(show, want.subject[1])
-    if any(show(key) for key in want.named()):
+    if from_stream := [string(key) for key in want.named() if key in built and show(key)]:
+        data["from_stream"] = b"[%b]" % b",".join(from_stream)
+    if any(show(key) for key in want.named() if key not in built):
         assert hydrated_us is not None, "a record that shows a view says when it was fetched"
         data["hydrated_us"] = b"%d" % hydrated_us
     return joined(

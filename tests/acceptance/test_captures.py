@@ -4,14 +4,14 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.acceptance.model import Json, Views, Wanted, World, line, wanted
+from tests.acceptance.model import Json, Views, Wanted, World, at_uri, built_post, line, wanted
 from tests.acceptance.plain_subscriber import subscribed
 from tests.acceptance.process import Turbod, serving
 from turbod.simulation.world import Simulation, simulated
@@ -26,12 +26,22 @@ OPTIONS = {"hydration-calls-per-second": 1000}
 
 @asynccontextmanager
 async def replaying(
-    folder: Path, *, hosts: int, answers: dict[str, bytes]
+    folder: Path,
+    *,
+    hosts: int,
+    answers: dict[str, bytes],
+    program: Sequence[str] = ("-m", "turbod"),
 ) -> AsyncIterator[tuple[Simulation, Turbod]]:
     """Run turbod on silent hosts; what is fed to them is the first that they send."""
     async with (
         simulated(accounts=2, hosts=hosts, answers=answers) as simulation,
-        serving(simulation, folder / "data", collections=EVERYTHING, options=OPTIONS) as turbod,
+        serving(
+            simulation,
+            folder / "data",
+            collections=EVERYTHING,
+            options=OPTIONS,
+            program=program,
+        ) as turbod,
     ):
         with trio.fail_after(PATIENCE_SECONDS):
             while not all(host.connects for host in simulation.jetstreams):  # noqa: ASYNC110 - hosts tell nobody
@@ -191,7 +201,12 @@ def states_of(views: Views, events: Sequence[Json]) -> list[frozenset[str]]:
 
 
 def possible_lines(
-    message: bytes, got: bytes, views: Views, states: Iterable[frozenset[str]]
+    message: bytes,
+    got: bytes,
+    views: Callable[[str, frozenset[str]], bytes | None],
+    states: Iterable[frozenset[str]],
+    *,
+    built: Collection[str] = (),
 ) -> set[bytes]:
     """Return each line that a record may be, if it was hydrated in one of these states."""
     record, want = json.loads(got), wanted(json.loads(message))
@@ -201,9 +216,9 @@ def possible_lines(
     cursor, hydrated_us = record["cursor"], record["hydrated_metadata"].get("hydrated_us")
     lines = set()
     for shown in itertools.product(*choices.values()):
-        if any(shown) == (hydrated_us is not None):
-            show = dict(zip(choices, shown, strict=True)).get
-            lines.add(line(message, show, cursor=cursor, hydrated_us=hydrated_us))
+        show = dict(zip(choices, shown, strict=True)).get
+        if any(show(key) for key in choices if key not in built) == (hydrated_us is not None):
+            lines.add(line(message, show, cursor=cursor, hydrated_us=hydrated_us, built=built))
     return lines
 
 
@@ -248,3 +263,55 @@ async def test_production_events_come_out_verbatim(captures: Path, tmp_path: Pat
         cursor = json.loads(got)["cursor"]
         expected = line(message_of(got), lambda _: None, cursor=cursor, hydrated_us=None)
         assert got == expected, difference(index, got, expected)
+
+
+# At the time of the capture, when its posts were fresh.
+
+
+def indexed_at(record: Json) -> dict[str, str]:
+    """Return when each post in a record was indexed, as the server says."""
+    data = record["hydrated_metadata"]
+    places = ("parent_post", "reply_post", "quote_post", "subject_post")
+    shown = [post for post in map(data.get, places) if post is not None]
+    return {post["uri"]: post["indexedAt"] for post in shown}
+
+
+async def test_posts_that_the_appview_does_not_have_yet_are_built_from_the_stream(
+    captures: Path, tmp_path: Path
+) -> None:
+    """The AppView has the accounts and none of the posts; the clock stands at the capture's end."""
+    messages = (captures / "network-1/events.jsonl").read_bytes().splitlines()
+    events: list[Json] = [json.loads(message) for message in messages]
+    profiles = Views((captures / "network-1/profiles.jsonl").read_bytes().splitlines())
+    states = states_of(profiles, events)
+    seen = {
+        at_uri(event): message
+        for event, message in zip(events, messages, strict=True)
+        if event.get("commit", {}).get("operation") == "create"
+    }
+    program = ("-m", "tests.acceptance.turbod_at", str(events[-1]["time_us"]))
+    async with replaying(tmp_path, hosts=2, answers=profiles.bytes, program=program) as (
+        simulation,
+        turbod,
+    ):
+        with subscribed(turbod.port) as subscriber:
+            simulation.feed(messages)
+            await subscriber.read_until(len(messages))
+    check_order(subscriber.lines, messages)
+    place = {message: index for index, message in enumerate(messages)}
+    for got in subscriber.lines:
+        index = place[message_of(got)]
+        times = indexed_at(json.loads(got))
+
+        def built(key: str, gone: frozenset[str], times: dict[str, str] = times) -> bytes | None:
+            if key.startswith("did:"):
+                return profiles(key, gone)
+            author = profiles(key.split("/")[2], gone)
+            if author is None or key in gone:
+                return None
+            return built_post(seen[key], author, indexed_at=times.get(key, "never"))
+
+        possible = possible_lines(
+            messages[index], got, built, dict.fromkeys(states[index:]), built=seen
+        )
+        assert got in possible, difference(index, got, min(possible))
