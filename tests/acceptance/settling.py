@@ -26,7 +26,8 @@ async def settled(simulation: Simulation, data: Path, *, seconds: float = 30.0) 
     network = sent(simulation)
     await _comes(lambda: _count_of_lines(data) >= len(network), seconds=seconds)
     log = logged(data)
-    assert differences(network, events_of(log)) == ""
+    if words := differences(network, events_of(log)):
+        raise AssertionError(words)
     return log
 
 
@@ -40,11 +41,11 @@ async def caught_up(
         seconds=seconds,
     )
     for number, follower in enumerate(followers):
-        found = line_differences(expected[number], follower.lines)
-        assert found == "", (
-            f"follower {number}, {len(follower.ends)} connections, at {follower.cursor}: {found}; "
-            f"last told {follower.news[-1:]}, refused {follower.refusals[-1:]}"
-        )
+        if found := line_differences(expected[number], follower.lines):
+            raise AssertionError(
+                f"follower {number}, {len(follower.ends)} connections, at {follower.cursor}: "
+                f"{found}; told {follower.news[-1:]}, refused {follower.refusals[-1:]}"
+            )
 
 
 async def _comes(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float) -> bool:
