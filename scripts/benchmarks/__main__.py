@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import throughput
+from benchmarks import calls, catching_up, fan_out, latency, memory, throughput
 from benchmarks.figures import Figure, load_average, say
 from benchmarks.options import Options
 
 ALL: Final[dict[str, Callable[[Options], Iterator[Figure]]]] = {
     "throughput": throughput.measure,
+    "requests": calls.measure,
+    "catching_up": catching_up.measure,
+    "latency": latency.measure,
+    "fan_out": fan_out.measure,
+    "memory": memory.measure,
 }
 
 

@@ -15,6 +15,7 @@ from array import array
 from base64 import b64encode
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 _BUFFER_BYTES: Final = 1024 * 1024
@@ -38,6 +39,8 @@ class Client:
         self.lengths = array("q")
         self.kept: list[bytes] = []
         self.kept_records = 0
+        self.told: list[dict[str, Any]] = []
+        self.dids: frozenset[str] = frozenset()
         self.bytes = 0
         self.is_open = True
         self._head = bytearray()
@@ -72,9 +75,8 @@ class Client:
         if len(head) < 2 or len(head) < 2 + {126: 2, 127: 8}.get(head[1], 0):  # noqa: PLR2004
             return at + take
         self._left = self._length = int.from_bytes(head[2:], "big") if len(head) > 2 else head[1]  # noqa: PLR2004
-        if head[0] != _TEXT:
-            self.is_open = self.is_open and head[0] != _CLOSE
-            assert head[0] in {_TEXT, _CLOSE}, f"no frame for a subscriber: {head[0]:#x}"
+        assert head[0] in {_TEXT, _CLOSE}, f"no frame for a subscriber: {head[0]:#x}"
+        self.is_open = self.is_open and head[0] != _CLOSE
         head.clear()
         return at + take
 
@@ -86,6 +88,8 @@ class Client:
             if self.keeps:
                 self.kept.append(bytes(self._body))
                 self.kept_records += len(_RECORD.findall(self._body))
+        elif self.keeps and self.is_open:
+            self.told.append(json.loads(self._body))
         self._peek.clear()
         self._body.clear()
 
@@ -94,6 +98,7 @@ class Client:
         for noted in (self.times_us, self.cursors, self.lengths):
             del noted[:]
         self.kept.clear()
+        self.told.clear()
         self.kept_records = self.bytes = 0
 
 
@@ -131,7 +136,8 @@ class Clients:
             self._upgrade(client, "requireHello=true" if dids else "")
             if dids:
                 chosen = self._random.sample(range(universe), dids)
-                connection.sendall(_options(list(map(plc_did, chosen))))
+                client.dids = frozenset(map(plc_did, chosen))
+                connection.sendall(_options(list(client.dids)))
             connection.setblocking(False)
             self._clients[connection.fileno()] = client
             if pace == "read":
@@ -167,6 +173,25 @@ class Clients:
     def received(self) -> dict[str, Any]:
         """Return how many records the keeping clients have."""
         return {"records": sum(client.kept_records for client in self._clients.values())}
+
+    def told(self) -> dict[str, Any]:
+        """Return what a keeping client was told about its connection."""
+        return {"told": [told for client in self._clients.values() for told in client.told]}
+
+    def check_filters(self, lines: str) -> dict[str, Any]:
+        """Compare what each filter let through with a plain scan of a file of all records."""
+        by_did: dict[str, list[bytes]] = {}
+        for line in Path(lines).read_bytes().splitlines():
+            by_did.setdefault(json.loads(line)["did"], []).append(line)
+        wrong = records = 0
+        for client in self._clients.values():
+            if not client.dids:
+                continue
+            wanted = [line for did in client.dids for line in by_did.get(did, ())]
+            got = [line for message in client.kept for line in _lines(message)]
+            wrong += sorted(wanted) != got
+            records += len(got)
+        return {"wrong": wrong, "records": records}
 
     def latencies(self, *, every_record: bool) -> dict[str, Any]:
         """Return delivery times in ms: of each message's first record, or of every record.

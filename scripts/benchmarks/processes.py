@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final, Self
+
+from benchmarks.figures import say
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -126,9 +129,10 @@ class Turbod:
             self._command += [f"--{name}", str(value)]
         self._said = (folder / "turbod.log").open("ab")
         self.start()
+        until("turbod reads", self._is_reading, seconds=START_SECONDS)
 
     def start(self) -> None:
-        """Start it, or start it again, and wait until it is ready."""
+        """Start it, or start it again, and wait until it takes subscribers."""
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             self._command, stdout=self._said, stderr=self._said
         )
@@ -162,6 +166,11 @@ class Turbod:
         """Return the end of what it logged."""
         return (self.folder / "turbod.log").read_text(encoding="utf-8")[-2000:]
 
+    def log_bytes(self) -> int:
+        """Return the size of the log's files."""
+        files = (self.folder / "data" / "live").iterdir()
+        return sum(file.stat().st_size for file in files)
+
     def lines(self) -> list[bytes]:
         """Return all records on disk, in order."""
         files = sorted((self.folder / "data" / "live").glob("*.jsonl"))
@@ -171,10 +180,12 @@ class Turbod:
         if self._process.poll() is not None:
             raise RuntimeError(f"turbod ended with {self._process.returncode}: {self.words()}")
         try:
-            status, body = self._get("/readyz")
+            return self._get("/readyz")[0] == HTTPStatus.OK
         except OSError:
             return False
-        return status == 200 and json.loads(body)["upstream"] == "live"  # noqa: PLR2004
+
+    def _is_reading(self) -> bool:
+        return any(host["connects"] for host in self.status()["hosts"])
 
     def _get(self, path: str) -> tuple[int, bytes]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -188,8 +199,10 @@ class Turbod:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
         self._said.close()
+        if kind is not None:
+            say(f"turbod's last words:\n{self.words()}")

@@ -21,6 +21,7 @@ ACCOUNTS: Final = 2000
 POSTS: Final = 3000
 HOST_OF: Final = {"discard": 0, "off": 1, "full": 2, "turbod": 3}
 _FULL_SHARE: Final = 4  # a commit every ten events waits for the disk each time
+PLENTY: Final = (3000, 3.0)  # AppView calls in so many seconds
 _SECONDS: Final = 180.0
 
 
@@ -68,6 +69,7 @@ class Throughput:
     def _warm(self, turbod: Turbod) -> None:
         """Send every post once, so that turbod knows all that they show."""
         world = self._world
+        world.ask("budget", calls=PLENTY[0], seconds=PLENTY[1])
         world.ask("views", path=str(self._folder / "views.json"))
         world.ask("hold")
         world.ask("prepare", count=POSTS)
@@ -135,7 +137,6 @@ def measure(options: Options) -> Iterator[Figure]:
             folder,
             upstream=world.started["upstreams"][HOST_OF["turbod"]],
             appview=world.started["appview"],
-            settings={"hydration-calls-per-second": 1000},
             profile=options.profile,
         ) as turbod,
         Helper("clients", port=turbod.port) as clients,

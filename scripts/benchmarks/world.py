@@ -84,6 +84,11 @@ class World:
             self._send(each)
         return {"sent": beats * each, "late_seconds": late}
 
+    async def budget(self, calls: int, seconds: float) -> dict[str, Any]:
+        """Let the AppView allow this many calls in a window, and say so in its headers."""
+        self._simulation.appview.budget = (calls, seconds)
+        return {}
+
     async def views(self, path: str) -> dict[str, Any]:
         """Write all that the AppView knows of what the posts show, as JSON by key."""
         server = self._simulation.appview
