@@ -19,7 +19,7 @@ PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
 PURE_PARTS = (
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
-    *("hydration/recent", "hydration/views", "server/packing"),
+    *("hydration/views", "server/packing"),
     *("upstream/gaps", "upstream/identities", "upstream/low_water", "upstream/merge"),
     *("upstream/position", "upstream/subscription"),
 )

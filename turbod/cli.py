@@ -1,6 +1,7 @@
 """The command line: `turbod serve`, `turbod tail`, `turbod simulate`."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -77,7 +78,19 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     settings = config.load(vars(options), os.environ)
     _configure_log(settings.log_level)
+    _collect_garbage_seldom()
     return trio.run(daemon.serve, settings)
+
+
+def _collect_garbage_seldom() -> None:
+    """Let the cycle collector run a seventieth as often as by default.
+
+    Reference counts free what an event leaves behind. What little is in cycles can wait, and the
+    hundred thousand objects of a warm cache need not be walked for it every few hundred events.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _configure_log(level: str) -> None:

@@ -50,8 +50,12 @@ async def serve(settings: Settings) -> int:
     """
     data = Path(settings.data)
     with _locked(data), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        listeners = await _listen(settings.listen)
         daemon = Daemon(settings, data)
+        try:
+            listeners = await _listen(settings.listen)
+        except CannotStart:
+            daemon.close()
+            raise
         async with trio.open_nursery() as nursery:
             await nursery.start(daemon.run, listeners)
             number = await anext(signals)
@@ -71,6 +75,7 @@ class Daemon:
     def __init__(self, settings: Settings, data: Path) -> None:
         self._settings = settings
         self._exclusion = exclusion.Exclusion()
+        self._listed = _read_exclusions(settings.exclude)
         self.database = _open_database(data / "cache.sqlite", settings)
         self.cache = Cache(settings.cache, self.database, now_us=now_us)
         self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
@@ -216,13 +221,13 @@ class Daemon:
 
     def _watch_exclusions(self, nursery: trio.Nursery) -> None:
         if self._settings.exclude:
-            path = Path(self._settings.exclude)
-            self._exclude(_read_exclusions(path))
-            nursery.start_soon(exclusion.watch, path, self._exclude)
+            self._exclude(self._listed)
+            nursery.start_soon(exclusion.watch, Path(self._settings.exclude), self._exclude)
 
     def _exclude(self, dids: frozenset[str]) -> None:
         self.cache.exclude(dids)
         self._exclusion.change(dids, head=self.log.head)
+        self.server.forget_shared()
         log.info("exclusions", dids=len(dids), file=self._settings.exclude)
 
     async def _save_regularly(self) -> None:
@@ -269,11 +274,15 @@ def _positions(database: Database) -> dict[str, Position]:
 def _locked(data: Path) -> Iterator[None]:
     """Hold the data folder for this process alone."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        for folder in (data, data / "live"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise CannotStart(
-            f"--data {data}: {error.strerror}; name a folder that turbod may write to"
+            f"--data {data}: {error.filename}: {error.strerror}; "
+            "name a folder that turbod may write to"
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -306,11 +315,11 @@ def _open_database(path: Path, settings: Settings) -> Database:
         raise CannotStart(f"--data: cannot open {path}: {error}") from None
 
 
-def _read_exclusions(path: Path) -> frozenset[str]:
+def _read_exclusions(file: str) -> frozenset[str]:
     try:
-        return exclusion.read(path)
+        return exclusion.read(Path(file)) if file else frozenset()
     except (OSError, ValueError) as error:
-        raise CannotStart(f"--exclude {path}: {error}") from None
+        raise CannotStart(f"--exclude {file}: {error}") from None
 
 
 async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -136,21 +136,22 @@ async def test_a_record_waits_for_company_at_most_20_ms(
     assert writer.COMPANY_SECONDS <= 0.02
 
 
-async def test_a_hundred_records_wait_for_nobody(
+async def test_a_full_batch_waits_for_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "COMPANY_SECONDS", 3600)
     async with running(tmp_path) as log:
         watch = log.watch(None)
         with trio.fail_after(10):
-            for number in range(100):
+            for number in range(1000):
                 log.append(record(number))
             await watch.wait()
-            log.append(record(100, padding=600_000))
+            for number in range(1000, 1007):
+                log.append(record(number, padding=600_000))
             await watch.wait()
-            log.append(record(101))
+            log.append(record(1007))
             await trio.testing.wait_all_tasks_blocked(0.02)
-            assert log.head == T0 + 100, "one alone waits, whatever came before"
+            assert log.head == T0 + 1006, "one alone waits, whatever came before"
             await log.flush()
         assert log.statistics().stores == 3
 

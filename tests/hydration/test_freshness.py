@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from turbod.event import Event, parse
-from turbod.hydration.freshness import NOTHING, Effect, effect
+from turbod.hydration.freshness import NOTHING, Effect, Fate, effect, subject
 
 DID = "did:plc:alice"
 
@@ -51,8 +51,9 @@ def test_an_identity_outdates_the_profile() -> None:
 
 
 def test_an_account_that_is_not_active_is_gone_until_it_is_back() -> None:
-    assert effect(account(active=False)) == Effect(outdated=(DID,), gone=DID, version="t1")
-    assert effect(account(active=True)) == Effect(back=DID, version="t1")
+    assert effect(account(active=False)) == Effect((DID,), Fate.GONE)
+    assert effect(account(active=True)) == Effect((), Fate.BACK)
+    assert subject(account(active=True)) == (DID, "t1")
 
 
 def test_posts_come_change_and_go() -> None:
@@ -61,9 +62,10 @@ def test_posts_come_change_and_go() -> None:
         effect(commit("app.bsky.feed.post", operation))
         for operation in ("create", "update", "delete")
     )
-    assert create == Effect(back=uri, version="r1")
-    assert update == Effect(outdated=(uri,), back=uri, version="r1")
-    assert delete == Effect(outdated=(uri,), gone=uri, version="r1")
+    assert create == Effect((), Fate.BACK)
+    assert update == Effect((uri,), Fate.BACK)
+    assert delete == Effect((uri,), Fate.GONE)
+    assert subject(commit("app.bsky.feed.post")) == (uri, "r1")
 
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.threadgate", "app.bsky.feed.postgate"])

@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from turbod.event import parse
 from turbod.hydration import recent as recent_module
 from turbod.hydration.recent import RecentPosts, tid_us
 
@@ -34,15 +33,18 @@ def test_what_is_no_tid_tells_none(key: str) -> None:
     assert tid_us(key) is None
 
 
-def test_posts_are_remembered_for_a_minute_whatever_the_clock_does() -> None:
-    now = NOW
-    recent = RecentPosts(lambda: now)
-    recent.add(parse(post(1)))
-    uri = "at://did:plc:a/app.bsky.feed.post/k1"
-    assert recent.has(uri)
-    for step in (60_000_001, -60_000_001):
-        now = NOW + step
-        assert not recent.has(uri)
+def uri(number: int) -> str:
+    return f"at://did:plc:a/app.bsky.feed.post/k{number}"
+
+
+def test_posts_are_remembered_for_a_minute() -> None:
+    now = 100.0
+    recent = RecentPosts(now_us=lambda: NOW, clock=lambda: now)
+    recent.add(uri(1), post(1))
+    now += 60
+    assert recent.has(uri(1))
+    now += 1
+    assert not recent.has(uri(1))
     recent.expire()
     assert not recent._seen
 
@@ -50,12 +52,12 @@ def test_posts_are_remembered_for_a_minute_whatever_the_clock_does() -> None:
 def test_memory_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_module, "MAX_POSTS", 10)
     monkeypatch.setattr(recent_module, "MAX_BYTES", 5000)
-    recent = RecentPosts(lambda: NOW)
+    recent = RecentPosts(now_us=lambda: NOW)
     for number in range(20):
-        recent.add(parse(post(number)))
+        recent.add(uri(number), post(number))
     assert len(recent._seen) == 10
     for number in range(20):
-        recent.add(parse(post(number, "x" * 1000)))
+        recent.add(uri(number), post(number, "x" * 1000))
     assert recent._bytes <= 5000
     assert recent._bytes == sum(len(message) for _, message in recent._seen.values())
 
@@ -63,8 +65,8 @@ def test_memory_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) 
 def test_a_post_is_fresh_by_its_key_within_a_minute() -> None:
     born = tid_us(KEY)
     assert born is not None
-    uri = f"at://did:plc:a/app.bsky.feed.post/{KEY}"
-    assert RecentPosts(lambda: born + 59_000_000).is_fresh(uri)
-    assert not RecentPosts(lambda: born + 61_000_000).is_fresh(uri)
-    assert not RecentPosts(lambda: born).is_fresh("did:plc:a")
-    assert not RecentPosts(lambda: born).is_fresh(f"at://did:plc:a/app.bsky.feed.like/{KEY}")
+    key = f"at://did:plc:a/app.bsky.feed.post/{KEY}"
+    assert RecentPosts(now_us=lambda: born + 59_000_000).is_fresh(key)
+    assert not RecentPosts(now_us=lambda: born + 61_000_000).is_fresh(key)
+    assert not RecentPosts(now_us=lambda: born).is_fresh("did:plc:a")
+    assert not RecentPosts(now_us=lambda: born).is_fresh(f"at://did:plc:a/app.bsky.feed.like/{KEY}")

@@ -84,7 +84,9 @@ def next_batch(
         if isinstance(item, str):
             message = item
             continue
-        cursor = following(last, time_us=item.event.time_us, now_us=now_us)
+        cursor = item.event.time_us
+        if not last < cursor <= now_us or not last:  # the rule decides; most events are in time
+            cursor = following(last, time_us=cursor, now_us=now_us)
         if cursor >= hour_end:
             parts.append(Part(hour_of(cursor), after=last, ordinal=ordinal + records))
             hour_end = parts[-1].hour + HOUR_US

@@ -9,8 +9,7 @@ import trio
 
 from turbod.backoff import Backoff
 from turbod.eventlog.appender import Appender, DiskFull
-from turbod.eventlog.batch import Part, next_batch
-from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS
+from turbod.eventlog.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Part, next_batch
 from turbod.eventlog.hour_file import MAX_GAP_MESSAGE
 from turbod.record import Record
 
@@ -87,7 +86,7 @@ class Writer:
         size = len(record.body)
         self._waiting_bytes += size
         self.queued_bytes += size + RECORD_OVERHEAD_BYTES
-        if len(queue) >= MAX_CHUNK_RECORDS or self._waiting_bytes >= MAX_CHUNK_BYTES:
+        if len(queue) >= MAX_BATCH_RECORDS or self._waiting_bytes >= MAX_BATCH_BYTES:
             self._enough.set()
 
     def mark_gap(self, message: str) -> None:

@@ -1,18 +1,22 @@
 """A record's body, spliced from the event's bytes and the views' bytes. Pure."""
 
 from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
-from turbod.event import NO_REFERENCES, Event
+from turbod.event import NO_REFERENCES, Event, References
 from turbod.hydration.cache import Entry
 from turbod.record import MAX_RECORD_BYTES, NULL
 
 # What is known by key; None: it could not be asked in time.
 Views = dict[str, Entry | None]
-_CURSOR_BYTES = len(b'{"cursor":1745342977546824')
+_CURSOR_BYTES: Final = len(b'{"cursor":1745342977546824')
+_NO_REFERENCES_SHOWN: Final = (
+    b',"mentions":{},"parent_post":null,"reply_post":null,"quote_post":null'
+)
 
 
 def wanted(event: Event) -> Iterable[str]:
-    """Return the DIDs and URIs whose views belong into the event's record and may be asked for.
+    """Return the DIDs and URIs whose views belong into the event's record, some of them twice.
 
     Identity and account events and deletes ask for nothing: their author comes from the cache.
     """
@@ -21,99 +25,116 @@ def wanted(event: Event) -> Iterable[str]:
         return ()
     if references is NO_REFERENCES:
         return (event.did,)
-    posts_and_subject = (
-        references.parent,
-        references.root,
-        references.quote,
-        references.subject_post,
-        references.subject_user,
+    keys = [event.did, *references.mentions]
+    keys += filter(
+        None,
+        (
+            references.parent,
+            references.root,
+            references.quote,
+            references.subject_post,
+            references.subject_user,
+        ),
     )
-    others = (key for key in posts_and_subject if key is not None)
-    return dict.fromkeys((event.did, *references.mentions, *others))
+    return keys
 
 
-def assemble(
-    event: Event, views: Views, cached: Callable[[str], Entry | None]
-) -> tuple[bytes, int, int]:
-    """Splice the record's body, everything behind the cursor.
+class Assembled(NamedTuple):
+    """A record's body, and what it tells of its views."""
 
-    Args:
-        event: the event.
-        views: for every key that `wanted` named.
-        cached: the cache, for authors that are not asked for.
+    body: bytes  # everything behind the cursor
+    unresolved: int
+    from_stream: int
 
-    Returns:
-        The body, how many of its views are unresolved, and how many were built from the stream.
+
+def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) -> Assembled:
+    """Splice a record's body from the views for every key that `wanted` named.
+
+    `cached` is the cache, for authors that are not asked for.
     """
     if event.record is None:
-        views = {event.did: cached(event.did) or _nothing(event.did)}
-    dropped: set[str] = set()
-    body = _body(event, views, dropped)
-    while len(body) + _CURSOR_BYTES > MAX_RECORD_BYTES:
-        shown = (key for key, entry in views.items() if entry and entry.data and key not in dropped)
-        largest = max(shown, key=lambda key: len(_data(views[key])), default=None)
-        if largest is None:
+        entry = cached(event.did)
+        views = {} if entry is None else {event.did: entry}
+    assembled = _splice(event, views)
+    while len(assembled.body) + _CURSOR_BYTES > MAX_RECORD_BYTES:
+        shown = [key for key, entry in views.items() if entry is not None and entry.data]
+        if not shown:
             break
-        dropped.add(largest)
-        body = _body(event, views, dropped)
-    unresolved = sum(view is None for view in views.values()) + len(dropped)
-    return body, unresolved, sum(view is not None and view.from_stream for view in views.values())
+        largest = max(shown, key=lambda key: len(_shown(views, key)))
+        views = views | {largest: None}
+        assembled = _splice(event, views)
+    return assembled
 
 
-def _data(entry: Entry | None) -> bytes:
-    return (entry.data if entry is not None else None) or b""
-
-
-def _nothing(key: str) -> Entry:
-    return Entry(key, None, (key,), 0, 0, 0.0)
-
-
-def _body(event: Event, views: Views, dropped: set[str]) -> bytes:
-    references = event.references
-
-    def show(key: str | None) -> bytes:
-        return (key is not None and key not in dropped and _data(views.get(key))) or NULL
-
-    mentions = b",".join(b'"%b":%b' % (did.encode(), show(did)) for did in references.mentions)
-    return (
-        b',"at_uri":"%b","did":"%b","time_us":%d,"message":%b,"hydrated_metadata":{"user":%b,'
-        b'"mentions":{%b},"parent_post":%b,"reply_post":%b,"quote_post":%b%b}}'
-        % (
-            event.at_uri.encode(),
-            event.did.encode(),
-            event.time_us,
-            event.message,
-            show(event.did),
-            mentions,
-            show(references.parent),
-            show(references.root),
-            show(references.quote),
-            _where_they_apply(event, views, dropped, show),
-        )
-    )
-
-
-def _where_they_apply(
-    event: Event, views: Views, dropped: set[str], show: Callable[[str | None], bytes]
-) -> bytes:
-    references, more = event.references, b""
-    if references.has_subject_post:
-        more += b',"subject_post":%b' % show(references.subject_post)
-    if references.has_subject_user:
-        more += b',"subject_user":%b' % show(references.subject_user)
-    unresolved = [key for key, entry in views.items() if entry is None or key in dropped]
+def _splice(event: Event, views: Views) -> Assembled:
+    """Every event comes by here: one join, and no more than it needs."""
+    references, did = event.references, event.did
+    parts = [
+        b',"at_uri":"',
+        event.at_uri.encode(),
+        b'","did":"',
+        did.encode(),
+        b'","time_us":',
+        str(event.time_us).encode(),
+        b',"message":',
+        event.message,
+        b',"hydrated_metadata":{"user":',
+        _shown(views, did),
+    ]
+    if references is NO_REFERENCES:
+        parts.append(_NO_REFERENCES_SHOWN)
+    else:
+        parts += _references_shown(references, views)
+    unresolved, from_stream, oldest_us = _origins(views)
     if unresolved:
-        more += b',"unresolved":%b' % _strings(unresolved)
-    shown = [entry for key, entry in views.items() if entry and entry.data and key not in dropped]
-    from_stream = [entry.key for entry in shown if entry.from_stream]
+        parts += (b',"unresolved":', _strings(unresolved))
     if from_stream:
-        more += b',"from_stream":%b' % _strings(from_stream)
-    fetched = [entry.fetched_us for entry in shown if not entry.from_stream]
-    if fetched:
-        more += b',"hydrated_us":%d' % min(fetched)
-    return more
+        parts += (b',"from_stream":', _strings(from_stream))
+    if oldest_us:
+        parts += (b',"hydrated_us":', str(oldest_us).encode())
+    parts.append(b"}}")
+    return Assembled(b"".join(parts), len(unresolved), len(from_stream))
+
+
+def _references_shown(references: References, views: Views) -> list[bytes]:
+    mentions = b",".join(
+        b'"%b":%b' % (did.encode(), _shown(views, did)) for did in references.mentions
+    )
+    parts = [
+        b',"mentions":{',
+        mentions,
+        b'},"parent_post":',
+        _shown(views, references.parent),
+        b',"reply_post":',
+        _shown(views, references.root),
+        b',"quote_post":',
+        _shown(views, references.quote),
+    ]
+    if references.has_subject_post:
+        parts += (b',"subject_post":', _shown(views, references.subject_post))
+    if references.has_subject_user:
+        parts += (b',"subject_user":', _shown(views, references.subject_user))
+    return parts
+
+
+def _shown(views: Views, key: str | None) -> bytes:
+    entry = views.get(key) if key is not None else None
+    return NULL if entry is None else entry.data or NULL
+
+
+def _origins(views: Views) -> tuple[list[str], list[str], int]:
+    """Return which keys are unresolved, which were built from the stream, the oldest fetch."""
+    unresolved, from_stream, oldest_us = [], [], 0
+    for key, entry in views.items():
+        if entry is None:
+            unresolved.append(key)
+        elif entry.from_stream:
+            from_stream.append(key)
+        elif entry.data is not None and (entry.fetched_us < oldest_us or not oldest_us):
+            oldest_us = entry.fetched_us
+    return unresolved, from_stream, oldest_us
 
 
 def _strings(values: Iterable[str]) -> bytes:
     """Return a JSON array of DIDs and AT URIs, whose syntax leaves nothing to escape."""
-    return b"[%b]" % b",".join(b'"%b"' % value.encode() for value in values)
+    return b'["%b"]' % b'","'.join(value.encode() for value in values)

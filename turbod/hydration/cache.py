@@ -67,7 +67,12 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 
 
 class Cache:
-    """All views that are known. Used by the event loop only; `changes` goes to a thread."""
+    """All views that are known. Used by the event loop only; `changes` goes to a thread.
+
+    Attributes:
+        generation: the number of the newest invalidation.
+        excluded: accounts that are never shown; set by `exclude`.
+    """
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class Cache:
         self._oldest = database.number("oldest")
         self._invalidated = database.invalidated()
         self._gone = dict(database.gone())
-        self._excluded: frozenset[str] = frozenset()
+        self.excluded: frozenset[str] = frozenset()
         self._changes = Changes()
         self._next_expiry = 0.0
         # The generation at each of the last flushes, so that "outdated just now" needs no times.
@@ -97,11 +102,11 @@ class Cache:
     def get(self, key: str) -> Entry | None:
         """Return what is known of a DID or AT URI and may be used, or None: ask."""
         entry = self._memory.get(key)
-        if entry is not None and entry.expires > self._clock() and not self._outdated(entry):
-            self._memory.move_to_end(key)
-            self._hits_memory += 1
-            return entry
         if entry is not None:
+            if entry.expires > self._clock() and not self._outdated(entry):
+                self._memory.move_to_end(key)
+                self._hits_memory += 1
+                return entry
             self._drop(entry)
             if entry.data is None:
                 return None
@@ -136,7 +141,7 @@ class Cache:
 
     def hidden(self, refs: Iterable[str]) -> bool:
         """Tell whether one of these is deleted, not active, or excluded."""
-        gone, excluded = self._gone, self._excluded
+        gone, excluded = self._gone, self.excluded
         return any(ref in gone or ref in excluded for ref in refs)
 
     def outdate(self, ref: str) -> None:
@@ -179,14 +184,9 @@ class Cache:
 
     def exclude(self, dids: frozenset[str]) -> None:
         """Never show these accounts; those no longer listed are shown again."""
-        for did in dids ^ self._excluded:
+        for did in dids ^ self.excluded:
             self.outdate(did)
-        self._excluded = dids
-
-    @property
-    def excluded(self) -> frozenset[str]:
-        """The accounts that are never shown."""
-        return self._excluded
+        self.excluded = dids
 
     def changes(self) -> Changes:
         """Hand over all that is to be written, and begin to collect anew. Once a second."""
@@ -236,7 +236,10 @@ class Cache:
         stamp, invalidated = entry.stamp, self._invalidated
         if stamp < self._oldest:
             return True
-        return any(invalidated.get(ref, 0) > stamp for ref in entry.inside)
+        for ref in entry.inside:  # noqa: SIM110 - every event comes by here, and any() costs twice
+            if invalidated.get(ref, 0) > stamp:
+                return True
+        return False
 
     def _outdated_just_now(self, inside: Iterable[str]) -> bool:
         floor, invalidated = self._flushed[0], self._invalidated

@@ -5,6 +5,7 @@ that changed, and every cached view that shows one of them is outdated. Likes, r
 blocks only move counters, which expiry alone keeps in bounds.
 """
 
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -33,23 +34,27 @@ _GATES: Final = frozenset({"app.bsky.feed.threadgate", "app.bsky.feed.postgate"}
 _VERIFICATION: Final = "app.bsky.graph.verification"
 
 
+class Fate(Enum):
+    """What becomes of the post or account that an event is about."""
+
+    GONE = "gone"  # it must not be shown any more
+    BACK = "back"  # it may be shown again, if the event is later than what took it away
+
+
 class Effect(msgspec.Struct, frozen=True):
     """What one event does to what is known.
 
     Attributes:
         outdated: refs whose views must be asked for again.
-        gone: a ref that must not be shown any more, or None.
-        back: a ref that may be shown again, if `version` is later than what took it away, or None.
-        version: the commit's `rev`, or the account event's `time`.
+        fate: of the event's own post or account, or None.
     """
 
     outdated: tuple[str, ...] = ()
-    gone: str | None = None
-    back: str | None = None
-    version: str = ""
+    fate: Fate | None = None
 
 
 NOTHING: Final = Effect()
+_BACK: Final = Effect(fate=Fate.BACK)
 
 
 def effect(event: Event) -> Effect:
@@ -59,18 +64,20 @@ def effect(event: Event) -> Effect:
     if event.kind == "identity":
         return Effect(outdated=(event.did,))
     assert event.notice is not None, "account events carry their object"
-    time = event.notice["time"]
-    if event.notice["active"]:
-        return Effect(back=event.did, version=time)
-    return Effect(outdated=(event.did,), gone=event.did, version=time)
+    return _BACK if event.notice["active"] else Effect((event.did,), Fate.GONE)
+
+
+def subject(event: Event) -> tuple[str, str]:
+    """Return whose fate an event decides, and as of when: the `rev`, or the notice's `time`."""
+    if event.notice is not None:
+        return event.did, event.notice["time"]
+    return event.at_uri, event.rev
 
 
 def _post(event: Event) -> Effect:
     if event.operation == "create":
-        return Effect(back=event.at_uri, version=event.rev)
-    if event.operation == "update":
-        return Effect(outdated=(event.at_uri,), back=event.at_uri, version=event.rev)
-    return Effect(outdated=(event.at_uri,), gone=event.at_uri, version=event.rev)
+        return _BACK
+    return Effect((event.at_uri,), Fate.BACK if event.operation == "update" else Fate.GONE)
 
 
 def _other(event: Event) -> Effect:

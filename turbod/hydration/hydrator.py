@@ -14,7 +14,7 @@ from turbod.event import POST, Event, uri_did
 from turbod.hydration.appview import AppView, Kind, Outcome
 from turbod.hydration.assembly import Views, assemble, wanted
 from turbod.hydration.cache import Cache, Entry
-from turbod.hydration.freshness import Effect, effect
+from turbod.hydration.freshness import NOTHING, Effect, Fate, effect, subject
 from turbod.hydration.lag import Lag
 from turbod.hydration.recent import RecentPosts
 from turbod.hydration.views import View
@@ -85,7 +85,7 @@ class Hydrator:
         self._waiting: dict[str, list[_Job]] = {}
         self._asked_again: set[str] = set()
         self._builds: dict[str, list[str]] = {}
-        self._recent = RecentPosts(now_us)
+        self._recent = RecentPosts(now_us=now_us)
         self._lag = Lag(settings.max_lag_seconds)
         self._last_time_us = 0
         self._bytes = self._events = 0
@@ -157,25 +157,28 @@ class Hydrator:
     def _observe(self, event: Event) -> None:
         """Let the event change what is known, before anything is hydrated after it."""
         if event.collection == POST and event.operation == "create":
-            self._recent.add(event)
-        if event.kind != "identity" or not self._names_known_handle(event):
-            self._apply(effect(event))
+            self._recent.add(event.at_uri, event.message)
+        change = effect(event)
+        if change is NOTHING or (event.kind == "identity" and self._names_known_handle(event)):
+            return
+        self._apply(event, change)
+
+    def _apply(self, event: Event, change: Effect) -> None:
+        cache = self._cache
+        if change.fate is Fate.BACK:
+            cache.bring_back(*subject(event))
+        elif change.fate is Fate.GONE:
+            ref, version = subject(event)
+            self._recent.remove(ref)
+            cache.take_away(ref, version)
+        for ref in change.outdated:
+            cache.outdate(ref)
 
     def _names_known_handle(self, event: Event) -> bool:
         """Tell whether an identity event repeats the handle that the cached profile shows."""
         handle = event.notice.get("handle") if event.notice is not None else None
         entry = self._cache.get(event.did) if handle is not None else None
         return entry is not None and entry.data is not None and handle == _handle(entry.data)
-
-    def _apply(self, change: Effect) -> None:
-        cache = self._cache
-        if change.gone is not None:
-            self._recent.remove(change.gone)
-            cache.take_away(change.gone, change.version)
-        if change.back is not None:
-            cache.bring_back(change.back, change.version)
-        for ref in change.outdated:
-            cache.outdate(ref)
 
     def _look_up(self, event: Event) -> tuple[Views, set[str]]:
         views: Views = {}

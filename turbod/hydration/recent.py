@@ -1,13 +1,15 @@
-"""The posts just seen on the stream, for views that the AppView does not have yet. Pure."""
+"""The posts just seen on the stream, for views that the AppView does not have yet."""
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from turbod.event import POST, Event, parse
+from turbod.event import POST, parse
 from turbod.hydration.views import build_post
 
-FRESH_US: Final = 60_000_000
+FRESH_SECONDS: Final = 60.0
 MAX_POSTS: Final = 20_000  # a minute at 333 a second
 MAX_BYTES: Final = 32 * 1024 * 1024
 _TID_DIGITS: Final = "234567abcdefghijklmnopqrstuvwxyz"
@@ -34,18 +36,23 @@ def tid_us(rkey: str) -> int | None:
 class RecentPosts:
     """Posts created within the last minute, bounded in number and bytes, the oldest dropped."""
 
-    def __init__(self, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, *, now_us: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._now_us = now_us
-        self._seen: dict[str, tuple[int, bytes]] = {}
+        self._clock = clock
+        self._seen: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._bytes = 0
 
-    def add(self, event: Event) -> None:
+    def add(self, uri: str, message: bytes) -> None:
         """Remember a post that was just created; its bytes only, since few are ever asked for."""
-        self.remove(event.at_uri)
-        self._seen[event.at_uri] = (self._now_us(), event.message)
-        self._bytes += len(event.message)
+        if uri in self._seen:
+            self.remove(uri)
+        self._seen[uri] = (self._clock(), message)
+        self._bytes += len(message)
         while len(self._seen) > MAX_POSTS or self._bytes > MAX_BYTES:
-            self.remove(next(iter(self._seen)))
+            _, (_, dropped) = self._seen.popitem(last=False)
+            self._bytes -= len(dropped)
 
     def remove(self, uri: str) -> None:
         """Forget a post, such as one that was deleted."""
@@ -54,24 +61,24 @@ class RecentPosts:
             self._bytes -= len(seen[1])
 
     def expire(self) -> None:
-        """Forget what was seen more than a minute ago, by a clock that may have been set."""
-        now_us = self._now_us()
+        """Forget what was seen more than a minute ago."""
+        least = self._clock() - FRESH_SECONDS
         while self._seen:
             uri = next(iter(self._seen))
-            if abs(now_us - self._seen[uri][0]) <= FRESH_US:
+            if self._seen[uri][0] >= least:
                 break
             self.remove(uri)
 
     def has(self, uri: str) -> bool:
         """Tell whether a post was seen within the last minute."""
         seen = self._seen.get(uri)
-        return seen is not None and abs(self._now_us() - seen[0]) <= FRESH_US
+        return seen is not None and self._clock() - seen[0] <= FRESH_SECONDS
 
     def is_fresh(self, key: str) -> bool:
         """Tell whether a key is a post so young that the AppView may not have it yet."""
         parts = key.removeprefix("at://").split("/")
         made_us = tid_us(parts[2]) if parts[1:2] == [POST] else None
-        return made_us is not None and abs(self._now_us() - made_us) <= FRESH_US
+        return made_us is not None and abs(self._now_us() - made_us) <= FRESH_SECONDS * 1_000_000
 
     def build(self, uri: str, author: bytes) -> bytes | None:
         """Build a post's view from its event and its author's profile, or None."""

@@ -75,7 +75,7 @@ class Intake:
             subscription=subscription, identities=self.identities, take=take, now_us=now_us
         )
         self.order = TimeOrder(len(hosts))
-        self.verdicts = [dict.fromkeys(Verdict, 0) for _ in hosts]
+        self.verdicts = [[0] * len(Verdict) for _ in hosts]
         self.gaps = 0
         self._limit = limit
         self._progress = Progress(positions, now_us=now_us)

@@ -272,10 +272,10 @@ class Session:
             if order.waiting and order.is_full(host):
                 with self._held():
                     await intake.until_drained(host)
-            if not intake.has_room():
-                await self._hold()
         if last is not None:
             self._heard(last)
+        if not intake.has_room():  # asked once a read: 64 KiB more or less
+            await self._hold()
 
     def _heard(self, event: Event) -> None:
         now = trio.current_time()

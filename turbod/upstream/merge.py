@@ -7,7 +7,7 @@ always its own. An event is dropped only because it is known, never because of i
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum
 from typing import Final
 
 from turbod.cursor import AHEAD_OF_CLOCK_US
@@ -23,13 +23,13 @@ MAX_REPEATS: Final = 500
 Take = Callable[[Event, int, bool], None]
 
 
-class Verdict(Enum):
-    """What became of an event."""
+class Verdict(IntEnum):
+    """What became of an event. Integers, since an Enum's hash is a call for every event."""
 
-    ACCEPTED = "accepted"
-    FEEDS_CACHE = "feeds_cache"
-    DUPLICATE = "duplicate"
-    UNWANTED = "unwanted"
+    ACCEPTED = 0
+    FEEDS_CACHE = 1
+    DUPLICATE = 2
+    UNWANTED = 3
 
 
 class Merge:
