@@ -174,6 +174,13 @@ class Turbod:
         assert not found, "turbod says:\n" + "\n".join(around)
 
 
+async def connected(simulation: Simulation) -> None:
+    """Wait until every host was asked: what happens before a first connect is not for turbod."""
+    with trio.fail_after(START_SECONDS):
+        while not all(host.connects for host in simulation.jetstreams):  # noqa: ASYNC110 - no event
+            await trio.sleep(0.02)
+
+
 @asynccontextmanager
 async def serving(
     simulation: Simulation,
@@ -207,6 +214,7 @@ async def serving(
     try:
         if start:
             await turbod.start()
+            await connected(simulation)
         yield turbod
         turbod.check_own_faults()
     except BaseException:
