@@ -144,6 +144,15 @@ class Clients:
                 self._epoll.register(connection.fileno(), select.EPOLLIN)
         return {"open": len(self._clients)}
 
+    def close(self, leave: int) -> dict[str, Any]:
+        """Close connections until so many are left, the first ones."""
+        for number in list(self._clients)[leave:]:
+            client = self._clients.pop(number)
+            if client.pace == "read" and client.is_open:
+                self._epoll.unregister(number)
+            client.socket.close()
+        return {"open": len(self._clients)}
+
     def forget(self) -> dict[str, Any]:
         """Begin a new measurement."""
         for client in self._clients.values():
