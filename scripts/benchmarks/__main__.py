@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import calls, catching_up, fan_out, latency, memory, throughput
+from benchmarks import calls, catching_up, fan_out, latency, memory, stages, throughput
 from benchmarks.figures import Figure, load_average, say
 from benchmarks.options import Options
 
 ALL: Final[dict[str, Callable[[Options], Iterator[Figure]]]] = {
+    "stages": stages.measure,
     "throughput": throughput.measure,
     "requests": calls.measure,
     "catching_up": catching_up.measure,

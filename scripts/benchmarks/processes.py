@@ -28,6 +28,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def kernel_seconds(pid: int) -> float:
+    """Return the part of `cpu_seconds` that the kernel took: sockets, disk."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return int(fields[12]) / _TICKS
+
+
 def resident_bytes(pid: int) -> int:
     """Return the memory of a process (proc(5))."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
@@ -112,6 +118,7 @@ class Turbod:
         appview: str,
         settings: Mapping[str, object] | None = None,
         profile: bool = False,
+        hook: bool = False,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -122,8 +129,13 @@ class Turbod:
             "appview": appview,
             **(settings or {}),
         }
-        self.profile_path = folder / "profile.json" if profile else None
-        module = ["benchmarks.sampled", str(self.profile_path)] if profile else ["turbod"]
+        self.profile_path = folder / "profile.json" if profile and not hook else None
+        self.waits_path = folder / "waits.json"
+        module = ["turbod"]
+        if hook:
+            module = ["benchmarks.hooked", str(self.waits_path)]
+        elif profile:
+            module = ["benchmarks.sampled", str(self.profile_path)]
         self._command = [sys.executable, "-m", *module, "serve"]
         for name, value in options.items():
             self._command += [f"--{name}", str(value)]

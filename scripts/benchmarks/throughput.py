@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.figures import Figure, claim
 from benchmarks.options import Options
-from benchmarks.processes import Helper, Turbod, cpu_seconds, until
+from benchmarks.processes import Helper, Turbod, cpu_seconds, kernel_seconds, until
 
 ROUNDS: Final = 3
 ACCOUNTS: Final = 2000
@@ -88,7 +88,7 @@ class Throughput:
         assert answer["received"] == answer.get("stored", count) == count, answer
 
     def _round_of_turbod(self, turbod: Turbod, clients: Helper, expected: int) -> None:
-        before = turbod.cpu_seconds()
+        before, kernel = turbod.cpu_seconds(), kernel_seconds(turbod.pid)
         self._world.ask("release", host=HOST_OF["turbod"])
         until(
             "delivered",
@@ -97,6 +97,7 @@ class Throughput:
             every=0.25,
         )
         self._note("turbod", turbod.cpu_seconds() - before, self._count)
+        self._note("kernel", kernel_seconds(turbod.pid) - kernel, self._count)
 
     def _note(self, name: str, seconds: float, count: int) -> None:
         self._microseconds[name].append(seconds / count * 1e6)
@@ -105,6 +106,7 @@ class Throughput:
         costs = {name: median(found) for name, found in self._microseconds.items()}
         names = {
             "turbod": "turbod, socket to disk and one subscriber",
+            "kernel": "of this, the kernel's part",
             "discard": "trio-websocket, received and discarded",
             "off": "plain way, synchronous=OFF",
             "full": "plain way, synchronous=FULL",

@@ -8,7 +8,7 @@ and what is measured is turbod alone.
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -50,10 +50,11 @@ class World:
     async def prepare(self, count: int) -> dict[str, Any]:
         """Make the next events ready, so that sending them costs little."""
         size = 0
-        for happening in self._again(count):
+        for happening in again(self._base, first=self._made, count=count):
             made = entry(happening)
             self._ready.append(made)
             size += len(made.head) + len(made.tail) + 16
+        self._made += count
         return {"bytes": size}
 
     async def send(self) -> dict[str, Any]:
@@ -117,17 +118,19 @@ class World:
         history.wake()
         return sent
 
-    def _again(self, count: int) -> Iterable[Happening]:
-        now_us = clock_us()
-        for place in range(self._made, self._made + count):
-            rkey = tid(now_us + place)
-            yield msgspec.structs.replace(
-                self._base[place % len(self._base)],
-                rkey=rkey,
-                rev=rkey,
-                cid=record_cid(rkey.encode()),
-            )
-        self._made += count
+
+def again(posts: Sequence[Happening], *, first: int, count: int) -> Iterator[Happening]:
+    """Yield the posts over and over, each under a key, CID and revision of its own."""
+    now_us = clock_us()
+    for place in range(first, first + count):
+        rkey = tid(now_us + place)
+        yield msgspec.structs.replace(
+            posts[place % len(posts)],
+            rkey=rkey,
+            rev=rkey,
+            cid=record_cid(rkey.encode()),
+            time_us=now_us + place,
+        )
 
 
 def _named(value: object) -> Iterable[str]:
