@@ -350,6 +350,22 @@ async def test_a_profile_edit_is_seen_in_what_is_hydrated_after_it(tmp_path: Pat
         assert (await made.metadata())["user"]["displayName"] == "new"
 
 
+async def test_an_edit_while_the_old_profile_is_under_way_is_seen_after_it_not_before(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as made:
+        made.know(profile(ALICE, displayName="old"))
+        made.appview.latency_seconds = 0.3
+        made.take(post(key="k1"))
+        await trio.sleep(0.3)
+        made.know(profile(ALICE, displayName="new"))
+        made.take(commit("app.bsky.actor.profile", ALICE, "self", operation="update"))
+        made.take(post(key="k2"))
+        await made.metadata()
+        names = [(await made.metadata(index))["user"]["displayName"] for index in range(3)]
+    assert names == ["old", "new", "new"]
+
+
 async def test_an_appview_that_does_not_answer_costs_the_deadline_and_is_named(
     tmp_path: Path,
 ) -> None:
@@ -402,6 +418,7 @@ async def test_one_bad_view_of_several_costs_only_itself(tmp_path: Path) -> None
         shown = await made.metadata()
     assert shown["mentions"][BOB] is None
     assert shown["mentions"][CAROL]["did"] == CAROL
+    assert "unresolved" not in shown
 
 
 async def test_room_is_bounded_and_comes_back(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Cache:
         """Return what is known of a DID or AT URI and may be used, or None: ask."""
         entry = self._memory.get(key)
         if entry is not None:
-            if entry.expires > self._clock() and not self._outdated(entry):
+            if entry.expires > self._clock() and not self.outdated(entry):
                 self._memory.move_to_end(key)
                 self._hits_memory += 1
                 return entry
@@ -138,6 +138,16 @@ class Cache:
         """Keep a post's view that was built from its event, for a moment; in memory only."""
         entry = self._entry(key, data, (key, author), self.generation, seconds, from_stream=True)
         return self._keep(entry)
+
+    def outdated(self, entry: Entry) -> bool:
+        """Tell whether something that it shows has changed since it was asked for."""
+        stamp, invalidated = entry.stamp, self._invalidated
+        if stamp < self._oldest:
+            return True
+        for ref in entry.inside:  # noqa: SIM110 - every event comes by here, and any() costs twice
+            if invalidated.get(ref, 0) > stamp:
+                return True
+        return False
 
     def hidden(self, refs: Iterable[str]) -> bool:
         """Tell whether one of these is deleted, not active, or excluded."""
@@ -232,15 +242,6 @@ class Cache:
         of_post = key.startswith("at:")
         return self._settings.post_seconds if of_post else self._settings.profile_seconds
 
-    def _outdated(self, entry: Entry) -> bool:
-        stamp, invalidated = entry.stamp, self._invalidated
-        if stamp < self._oldest:
-            return True
-        for ref in entry.inside:  # noqa: SIM110 - every event comes by here, and any() costs twice
-            if invalidated.get(ref, 0) > stamp:
-                return True
-        return False
-
     def _outdated_just_now(self, inside: Iterable[str]) -> bool:
         floor, invalidated = self._flushed[0], self._invalidated
         return any(invalidated.get(ref, 0) > floor for ref in inside)
@@ -271,7 +272,7 @@ class Cache:
                 self._clock() + self._lifetime(key) - age,
             )
             # A negative age: the clock was set back, and nothing tells how old the view is.
-            if 0 <= age < self._lifetime(key) and not self._outdated(entry):
+            if 0 <= age < self._lifetime(key) and not self.outdated(entry):
                 self._hits_disk += 1
                 return self._keep(entry)
         self._misses += 1

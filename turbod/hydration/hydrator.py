@@ -47,10 +47,13 @@ class HydratorStatistics(msgspec.Struct, frozen=True):
 class _Job:
     """One event that waits for views, and those it has."""
 
-    __slots__ = ("event", "intake", "missing", "since", "views")
+    __slots__ = ("event", "generation", "intake", "missing", "since", "views")
 
-    def __init__(self, event: Event, intake: int, views: Views, missing: set[str]) -> None:
+    def __init__(
+        self, event: Event, intake: int, views: Views, missing: set[str], *, generation: int
+    ) -> None:
         self.event = event
+        self.generation = generation  # what was known when it came
         self.intake = intake
         self.views = views
         self.missing = missing
@@ -107,7 +110,7 @@ class Hydrator:
             self._at_once += 1
             self._emit(event, intake, views)
         else:
-            self._wait(_Job(event, intake, views, missing))
+            self._wait(_Job(event, intake, views, missing, generation=self._cache.generation))
 
     @property
     def has_room(self) -> bool:
@@ -223,11 +226,21 @@ class Hydrator:
         elif self._is_hidden(key):
             self._resolve(key, self._cache.put_missing(key, stamp=stamp))
         elif view is not None:
-            self._resolve(key, self._cache.put(key, view.data, view.inside, stamp=stamp))
+            entry = self._cache.put(key, view.data, view.inside, stamp=stamp)
+            later = self._take_later(key, stamp) if self._cache.outdated(entry) else []
+            self._resolve(key, entry)
+            for job in later:
+                self._ask(key).append(job)
         elif self._recent.is_fresh(key):
             self._missing_but_fresh(key, stamp)
         else:
             self._resolve(key, self._cache.put_missing(key, stamp=stamp))
+
+    def _take_later(self, key: str, stamp: int) -> list[_Job]:
+        """Take out those that came after what they wait for was asked: it changed meanwhile."""
+        jobs = self._waiting[key]
+        self._waiting[key] = [job for job in jobs if job.generation <= stamp]
+        return [job for job in jobs if job.generation > stamp]
 
     def _missing_but_fresh(self, key: str, stamp: int) -> None:
         """Build a post from the stream where it was seen there, else ask once more."""
