@@ -83,7 +83,8 @@ class Intake:
         self._coverage = Coverage(len(hosts))
         for host, position in enumerate(positions):
             if position is not None:
-                self._coverage.begin(host, position.latest_us or position.time_us)
+                latest_us = position.latest_us or position.time_us
+                self._coverage.begin(host, min(latest_us, now_us()))
         self._coverage_changed = trio.Event()
         self._drained = trio.Event()
         self._lending = trio.Lock()
@@ -202,7 +203,8 @@ class Intake:
         """The host is no longer connected."""
         self.order.leave(host)
         position = self.position(host)
-        self._coverage.leave(host, position.latest_us if position else 0)
+        # A host that stamps ahead of time has not covered what is to come.
+        self._coverage.leave(host, min(position.latest_us, self._now_us()) if position else 0)
         self._announce()
         self.drain()
 

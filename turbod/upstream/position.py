@@ -26,7 +26,8 @@ class Position(msgspec.Struct, frozen=True):
         time_us: everything before it has been received from this host.
         cursor: the v2 host's own number of the first anchor, 0 where there is none. Numbers are
             a host's own: it means nothing to another.
-        latest_us: about when the anchors are; an event beyond it comes after them.
+        latest_us: about when the anchors are, by the host's own stamps: an event stamped beyond it
+            comes after them. Our clock has no say in it: it may have been set back since.
         anchors: names of the last events received, the same in every process. A host that is
             asked from here on and still has them sends them again, since its cursors are
             inclusive. More than one, because a v2 host removes superseded events in time.
@@ -97,7 +98,7 @@ class Trail:
         return Position(
             time_us=min(least, now_us),
             cursor=min(numbers) if all(0 < number < LEAST for number in numbers) else 0,
-            latest_us=min(stamps[(len(stamps) - 1) // 2], now_us),
+            latest_us=stamps[(len(stamps) - 1) // 2],
             anchors=tuple(name_of(event) for event in newest),
         )
 
