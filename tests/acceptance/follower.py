@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
@@ -155,6 +155,7 @@ class Follower:
         self._last = -1
         self._protocol: ClientProtocol | None = None
         self._stream: trio.SocketStream | None = None
+        self._scope = trio.CancelScope()
         self._asked: list[Wish] = []
         self._parts: list[bytes] = []
 
@@ -185,7 +186,9 @@ class Follower:
             raise Lost(repr(error)) from error
         async with stream:
             try:
-                code = await self._converse(stream)
+                code = 1006
+                with trio.CancelScope() as self._scope:
+                    code = await self._converse(stream)
             except (trio.BrokenResourceError, WebSocketException) as error:
                 raise Lost(repr(error)) from error
             finally:
@@ -194,13 +197,23 @@ class Follower:
         self.ends.append(code)
         return code
 
+    def may_change(self) -> bool:
+        """Tell whether it is connected and no options_update of its is under way."""
+        return self.connected.is_set() and not self._asked
+
     async def change(self, wish: Wish) -> None:
         """Send an options_update; it holds from the `#cursor` on that says so."""
         assert self._protocol is not None
         assert self._stream is not None
+        wish = replace(wish, shard=self.wish.shard)  # no part of the message: it stays
         self._asked.append(wish)
         self._protocol.send_text(wish.options_update().encode())
         await self._flush(self._stream, self._protocol)
+
+    def hang_up(self) -> None:
+        """End the connection without a word; `run` makes another."""
+        if self._stream is not None:
+            self._scope.cancel()
 
     def expected(self, log: Sequence[bytes]) -> list[bytes]:
         """Return what a plain scan of all records after its position selects."""

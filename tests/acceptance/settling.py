@@ -35,6 +35,11 @@ async def caught_up(
     followers: Sequence[Follower], log: Sequence[bytes], *, seconds: float = 30.0
 ) -> None:
     """Wait until everybody has as much as a plain scan selects, and compare it all, to the byte."""
+    await until(
+        lambda: all(follower.start is not None for follower in followers),
+        seconds=seconds,
+        what="all connected",
+    )
     expected = [follower.expected(log) for follower in followers]
     await _comes(
         lambda: all(len(f.lines) >= len(e) for f, e in zip(followers, expected, strict=True)),
