@@ -20,7 +20,6 @@ ROUNDS: Final = 3
 ACCOUNTS: Final = 2000
 POSTS: Final = 3000
 HOST_OF: Final = {"discard": 0, "off": 1, "full": 2, "turbod": 3}
-_FULL_SHARE: Final = 4  # a commit every ten events waits for the disk each time
 PLENTY: Final = (3000, 3.0)  # AppView calls in so many seconds
 _SECONDS: Final = 180.0
 
@@ -79,13 +78,13 @@ class Throughput:
         until("warm", lambda: turbod.status()["log"]["records"] == POSTS, seconds=_SECONDS)
 
     def _round_of(self, name: str, yardstick: Helper) -> None:
-        count = self._count // _FULL_SHARE if name == "full" else self._count
         before = cpu_seconds(yardstick.pid)
-        yardstick.tell("take", count=count)
+        yardstick.tell("take", count=self._count)
         self._world.ask("release", host=HOST_OF[name])
         answer = yardstick.answer()
-        self._note(name, cpu_seconds(yardstick.pid) - before, count)
-        assert answer["received"] == answer.get("stored", count) == count, answer
+        self._note(name, cpu_seconds(yardstick.pid) - before, self._count)
+        received, stored = answer["received"], answer.get("stored", self._count)
+        assert received == stored == self._count, answer
 
     def _round_of_turbod(self, turbod: Turbod, clients: Helper, expected: int) -> None:
         before, kernel = turbod.cpu_seconds(), kernel_seconds(turbod.pid)
