@@ -25,6 +25,14 @@ COLLECTIONS = (
     "app.bsky.feed.repost",
     "app.bsky.graph.*",
 )
+# `turbod` with a clock that is off by the seconds in a file, which may change while it runs.
+WRONG_CLOCK = """
+import pathlib, sys, time
+from turbod import cli, daemon
+file = pathlib.Path(sys.argv.pop(1))
+daemon.now_us = lambda: time.time_ns() // 1000 + int(float(file.read_text()) * 1_000_000)
+cli.main()
+"""
 # What must not stand in the log, whatever is done to turbod from outside.
 OWN_FAULTS = ("Traceback", "connection_failed", "log_damaged")
 

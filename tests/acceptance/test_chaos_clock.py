@@ -7,20 +7,11 @@ import trio
 
 from tests.acceptance.follower import Follower
 from tests.acceptance.plain_scan import disorder, events_of, sent
-from tests.acceptance.process import serving
+from tests.acceptance.process import WRONG_CLOCK, serving
 from tests.acceptance.settling import caught_up, settled, until
 from turbod.simulation.world import simulated
 
 STEPS_SECONDS = (90, -120, 4000, -7200, 30, 0)
-WRAPPER = """
-import pathlib, sys, time
-from turbod import cli, daemon
-file = pathlib.Path(sys.argv.pop(1))
-def now_us():
-    return time.time_ns() // 1000 + int(file.read_text()) * 1_000_000
-daemon.now_us = now_us
-cli.main()
-"""
 
 
 @pytest.mark.slow
@@ -31,7 +22,7 @@ async def test_clock_steps_lose_nothing_and_cursors_rise(tmp_path: Path) -> None
     offset.write_text("0")
     async with (
         simulated(seed=31) as simulation,
-        serving(simulation, tmp_path / "data", program=("-c", WRAPPER, str(offset))) as turbod,
+        serving(simulation, tmp_path / "data", program=("-c", WRONG_CLOCK, str(offset))) as turbod,
         trio.open_nursery() as nursery,
     ):
         follower = Follower(turbod.port)

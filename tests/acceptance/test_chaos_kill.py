@@ -8,8 +8,10 @@ import trio
 
 from tests.acceptance.follower import Follower, Wish
 from tests.acceptance.plain_scan import disorder, events_of, sent
-from tests.acceptance.process import serving
+from tests.acceptance.process import WRONG_CLOCK, serving
 from tests.acceptance.settling import caught_up, settled, until
+from turbod.cursor import HOUR_US
+from turbod.simulation.jetstream_host import clock_us
 from turbod.simulation.network import LIKE_THE_REAL_ONE
 from turbod.simulation.world import Simulation, simulated
 from turbod.upstream.position import SLOP_US
@@ -88,3 +90,35 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> N
         nursery.cancel_scope.cancel()
         assert not any(follower.gaps for follower in followers)
         assert len(followers[0].ends) >= KILLS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_kills_around_the_turn_of_an_hour_lose_nothing(tmp_path: Path) -> None:
+    """The newest hour's file may be minutes or no record old: all is there, in two files."""
+    how = random.Random(SEED)
+    ahead_us = HOUR_US - clock_us() % HOUR_US - 5_000_000  # the hour turns in five seconds
+    (tmp_path / "ahead").write_text(str(ahead_us / 1_000_000))
+    program = ("-c", WRONG_CLOCK, str(tmp_path / "ahead"))
+    async with (
+        simulated(seed=SEED, now_us=lambda: clock_us() + ahead_us) as simulation,
+        serving(simulation, tmp_path / "data", program=program) as turbod,
+        trio.open_nursery() as nursery,
+    ):
+        follower = Follower(turbod.port)
+        await nursery.start(follower.run)
+        await until(lambda: follower.start is not None, seconds=20, what="connected")
+        simulation.rate = RATE
+        for _ in range(8):
+            await trio.sleep(how.uniform(0.2, 0.8))
+            await turbod.kill()
+            tear(turbod.data, how)
+            await turbod.start()
+        simulation.rate = 0
+        log = await settled(simulation, turbod.data)
+        assert disorder(sent(simulation), events_of(log)) == ""
+        late = Follower(turbod.port)
+        await nursery.start(late.run)
+        await caught_up([follower, late], log)
+        assert len(list((turbod.data / "live").glob("*.jsonl"))) == 2
+        nursery.cancel_scope.cancel()
