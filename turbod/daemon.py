@@ -18,6 +18,7 @@ import trio
 from turbod import exclusion, report
 from turbod.config import Settings
 from turbod.database import Changes, Database
+from turbod.eventlog.chunk import Chunk
 from turbod.eventlog.log import EventLog
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
@@ -29,6 +30,7 @@ from turbod.upstream.upstream import Upstream
 SAVE_SECONDS: Final = 1.0
 DRAIN_HYDRATION_SECONDS: Final = 2.0  # what is still under way then is read again after the start
 REWIND_US: Final = 3_600_000_000
+OBSERVED_AGAIN_US: Final = 60_000_000  # of records; where more were not saved, nothing cached holds
 
 log = structlog.get_logger()
 
@@ -117,6 +119,7 @@ class Daemon:
             await nursery.start(self.server.run, listeners)
             await nursery.start(self.log.run)
             self._repaired = True
+            await self._observe_again()
             self._watch_exclusions(nursery)
             await nursery.start(self.hydrator.run)
             self.upstream = self._make_upstream()
@@ -192,6 +195,27 @@ class Daemon:
             now_us=now_us,
         )
 
+    async def _observe_again(self) -> None:
+        """Let the newest records outdate what they outdate: the cache's last save is older.
+
+        They are on disk, so when the upstream sends them again they are dropped as known.
+        """
+        saved, head = self.database.number("observed"), self.log.head
+        after = max(saved, head - OBSERVED_AGAIN_US, self.log.floor)
+        if after > saved:
+            self.cache.outdate_all()
+        while after < head and (chunks := await self.log.read_chunks(after)):
+            for chunk in chunks:
+                self._observe_chunk(chunk, after)
+                await trio.lowlevel.checkpoint()
+            after = chunks[-1].last
+
+    def _observe_chunk(self, chunk: Chunk, after: int) -> None:
+        for index in range(len(chunk)):
+            cursor, event = read_line(chunk.line(index))
+            if cursor > after:
+                self.hydrator.observe(event)
+
     async def _read_upstream(self, upstream: Upstream) -> None:
         with self._upstream_scope:
             await upstream.run()
@@ -239,6 +263,7 @@ class Daemon:
         """Write positions and cache, or keep them for the next time where that fails."""
         positions = {} if self.upstream is None else self.upstream.positions()
         changes = self.cache.changes()
+        changes.observed = self.log.head
         changes.positions = {url: _encoded(position) for url, position in positions.items()}
         changes.follow(self._unsaved)
         self._unsaved = changes

@@ -59,7 +59,11 @@ class Gone(msgspec.Struct, frozen=True, gc=False):
 
 
 class Changes(msgspec.Struct):
-    """What one flush writes. A None among `gone` takes the row away."""
+    """What one flush writes. A None among `gone` takes the row away.
+
+    Attributes:
+        observed: the cursor up to which the log's records did to the cache what they do.
+    """
 
     views: dict[str, StoredView] = {}
     invalidated: dict[str, int] = {}
@@ -67,6 +71,7 @@ class Changes(msgspec.Struct):
     positions: dict[str, str] = {}
     generation: int = 0
     oldest: int = 0
+    observed: int = 0
     outdated_before_us: int = 0
 
     def follow(self, earlier: "Changes") -> None:
@@ -157,8 +162,12 @@ class Database:
         back = [(ref,) for ref, gone in changes.gone.items() if gone is None]
         many("DELETE FROM gone WHERE ref = ?", back)
         many("REPLACE INTO upstream_position VALUES(?,?)", changes.positions.items())
-        numbers = (("generation", changes.generation), ("oldest", changes.oldest))
-        many("REPLACE INTO number VALUES(?,?)", numbers)
+        numbers = {
+            "generation": changes.generation,
+            "oldest": changes.oldest,
+            "observed": changes.observed,
+        }
+        many("REPLACE INTO number VALUES(?,?)", numbers.items())
 
     def _trim(self, changes: Changes) -> None:
         execute = self._writer.execute

@@ -100,7 +100,7 @@ class Hydrator:
         """Hydrate an event and pass it on, now or when its views are there."""
         self._taken += 1
         self._last_time_us = event.time_us
-        self._observe(event)
+        self.observe(event)
         if not logged or event.did in self._cache.excluded:
             self._excluded += logged
             self._dropped((intake,))
@@ -157,7 +157,7 @@ class Hydrator:
             oldest_waiting_seconds=time.monotonic() - oldest,
         )
 
-    def _observe(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Let the event change what is known, before anything is hydrated after it."""
         if event.collection == POST and event.operation == "create":
             self._recent.add(event.at_uri, event.message)

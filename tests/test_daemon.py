@@ -1,0 +1,76 @@
+"""The parts together, in one process: what a crash may not undo, what may not be shown."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from turbod.config import Settings
+from turbod.daemon import Daemon, now_us
+from turbod.database import Changes, Database, StoredView
+from turbod.event import Event, parse
+
+ALICE, BOB = "did:plc:" + "a" * 24, "did:plc:" + "b" * 24
+NOWHERE = "127.0.0.1:1"
+
+
+@asynccontextmanager
+async def running(data: Path, *, exclude: str = "") -> AsyncIterator[Daemon]:
+    """Run the parts on a folder, with nobody to talk to; the end is as sudden as a crash."""
+    settings = Settings(
+        data=str(data),
+        listen="127.0.0.1:0",
+        upstream=(f"ws://{NOWHERE}/subscribe",),
+        appview=f"http://{NOWHERE}",
+        exclude=exclude,
+    )
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    daemon = Daemon(settings, data)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run, listeners)
+        yield daemon
+        nursery.cancel_scope.cancel()
+    daemon.close()
+
+
+def account(did: str, *, active: bool) -> Event:
+    return parse(
+        b'{"did":"%b","time_us":%d,"kind":"account","account":{"active":%b,"did":"%b","seq":1,'
+        b'"time":"2026-11-20T08:00:00.000Z"}}'
+        % (did.encode(), now_us(), b"true" if active else b"false", did.encode())
+    )
+
+
+def profile(did: str) -> bytes:
+    return b'{"did":"%b","handle":"h.test"}' % did.encode()
+
+
+async def test_what_a_record_outdated_stays_so_after_a_crash(tmp_path: Path) -> None:
+    """A record on disk is not taken in again, so its effect must not need the cache's last save."""
+    async with running(tmp_path) as daemon:
+        for did in (ALICE, BOB):
+            daemon.cache.put(did, profile(did), (did,), stamp=daemon.cache.generation)
+        daemon.hydrator.take(account(BOB, active=True), 1, True)
+        await daemon.log.flush()
+        await daemon._save()
+        daemon.hydrator.take(account(ALICE, active=False), 2, True)
+        await daemon.log.flush()
+    async with running(tmp_path) as daemon:
+        assert daemon.cache.get(ALICE) is None
+        assert daemon.cache.hidden((ALICE,))
+        assert daemon.cache.get(BOB) is not None
+
+
+async def test_a_cache_far_behind_the_log_is_not_used(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        daemon.hydrator.take(account(ALICE, active=False), 1, True)
+        await daemon.log.flush()
+        await daemon._save()
+    database = Database(tmp_path / "cache.sqlite", max_bytes=10**9)
+    database.write(Changes(views={BOB: StoredView(BOB, profile(BOB), (BOB,), 0, now_us())}))
+    assert database.number("observed") == 0
+    database.close()
+    async with running(tmp_path) as daemon:
+        assert daemon.cache.get(BOB) is None
+        assert daemon.cache.hidden((ALICE,))
