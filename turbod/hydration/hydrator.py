@@ -328,7 +328,10 @@ class Hydrator:
         if not self._last_time_us:
             return
         lag_seconds = max(self._now_us() - self._last_time_us, 0) / 1_000_000
-        if self._lag.too_long(lag_seconds, now_seconds=time.monotonic()) and self._events:
+        too_long = self._lag.too_long(
+            lag_seconds, now_seconds=time.monotonic(), is_held=not self._has_much_room()
+        )
+        if too_long and self._events:
             log.warning("hydration_given_up", lag_seconds=round(lag_seconds), events=self._events)
             self.appview.shed()
 
