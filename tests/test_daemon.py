@@ -1,17 +1,20 @@
 """The parts together, in one process: what a crash may not undo, what may not be shown."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
+import trio.testing
 
 from turbod.config import Settings
 from turbod.daemon import Daemon, now_us
 from turbod.database import Changes, Database, StoredView
 from turbod.event import Event, parse
 
-ALICE, BOB = "did:plc:" + "a" * 24, "did:plc:" + "b" * 24
+ALICE, BOB, CAROL = (f"did:plc:{letter * 24}" for letter in "abc")
 NOWHERE = "127.0.0.1:1"
 
 
@@ -42,8 +45,11 @@ def account(did: str, *, active: bool) -> Event:
     )
 
 
-def profile(did: str) -> bytes:
-    return b'{"did":"%b","handle":"h.test"}' % did.encode()
+def profile(did: str, *, via: str = CAROL) -> bytes:
+    return (
+        b'{"did":"%b","handle":"h.test","joinedViaStarterPack":{"uri":"at://%b/a.b.c/d",'
+        b'"creator":{"did":"%b","handle":"h.test"}}}'
+    ) % (did.encode(), via.encode(), via.encode())
 
 
 async def test_what_a_record_outdated_stays_so_after_a_crash(tmp_path: Path) -> None:
@@ -74,3 +80,36 @@ async def test_a_cache_far_behind_the_log_is_not_used(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         assert daemon.cache.get(BOB) is None
         assert daemon.cache.hidden((ALICE,))
+
+
+async def test_a_record_on_its_way_to_disk_does_not_show_who_is_excluded_meanwhile(
+    tmp_path: Path,
+) -> None:
+    """It was hydrated before the list changed, and gets its cursor after that."""
+    (tmp_path / "list").write_text("")
+    async with (
+        running(tmp_path, exclude=str(tmp_path / "list")) as daemon,
+        trio.open_nursery() as nursery,
+    ):
+        cache = daemon.cache
+        cache.put(ALICE, profile(ALICE, via=BOB), (ALICE, BOB), stamp=cache.generation)
+        daemon.hydrator.take(account(ALICE, active=True), 1, True)
+        assert daemon.log.head == 0
+        daemon._exclude(frozenset({BOB}), nursery)
+        await daemon.log.flush()
+        assert shown(daemon)["user"] is None
+        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert shown(daemon)["user"] is None
+        daemon._exclude(frozenset(), nursery)
+        assert shown(daemon)["user"]["did"] == ALICE
+
+
+def shown(daemon: Daemon) -> dict[str, Any]:
+    """Return what subscribers see of the newest record's views."""
+    chunk = daemon.log.next_chunk(daemon.log.head - 1)
+    assert chunk is not None
+    line = daemon._exclusion.withhold(chunk.heads[-1], chunk.line(len(chunk) - 1))
+    assert line is not None
+    metadata: dict[str, Any] = json.loads(line)["hydrated_metadata"]
+    return metadata

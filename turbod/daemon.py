@@ -245,14 +245,24 @@ class Daemon:
 
     def _watch_exclusions(self, nursery: trio.Nursery) -> None:
         if self._settings.exclude:
-            self._exclude(self._listed)
-            nursery.start_soon(exclusion.watch, Path(self._settings.exclude), self._exclude)
+            self._exclude(self._listed, nursery)
+            nursery.start_soon(
+                exclusion.watch,
+                Path(self._settings.exclude),
+                lambda dids: self._exclude(dids, nursery),
+            )
 
-    def _exclude(self, dids: frozenset[str]) -> None:
+    def _exclude(self, dids: frozenset[str], nursery: trio.Nursery) -> None:
         self.cache.exclude(dids)
-        self._exclusion.change(dids, head=self.log.head)
+        self._exclusion.change(dids)
+        nursery.start_soon(self._settle_exclusion, dids)
         self.server.forget_shared()
         log.info("exclusions", dids=len(dids), file=self._settings.exclude)
+
+    async def _settle_exclusion(self, dids: frozenset[str]) -> None:
+        """Wait for the records that were hydrated before the list changed."""
+        await self.log.flush()
+        self._exclusion.settle(dids, head=self.log.head)
 
     async def _save_regularly(self) -> None:
         while True:

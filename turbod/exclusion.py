@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod.cursor import LIMIT
 from turbod.event import valid_did
 from turbod.hydration.views import Kind, read_view
 from turbod.record import NULL, Head
@@ -40,23 +41,28 @@ _encode = msgspec.json.Encoder().encode
 class Exclusion:
     """Stands between reading and sending for records that are older than the list.
 
-    What is written while an account is listed never shows it; what was written before may.
+    What is hydrated while an account is listed never shows it; what was before may.
     """
 
     def __init__(self) -> None:
         self._dids: frozenset[str] = frozenset()
-        self._written_before = 0
+        self._older_until = 0
 
-    def change(self, dids: frozenset[str], *, head: int) -> None:
-        """Take a new list; `head` is the newest cursor that was given before it."""
+    def change(self, dids: frozenset[str]) -> None:
+        """Take a new list. Until `settle`, any record may be older than it."""
         self._dids = dids
-        self._written_before = head
+        self._older_until = LIMIT
+
+    def settle(self, dids: frozenset[str], *, head: int) -> None:
+        """Say that no record above `head` is older than this list, where it is still the list."""
+        if dids is self._dids:
+            self._older_until = head
 
     def withhold(self, head: Head, line: bytes) -> bytes | None:
         """Return the line as it may be sent, or None where it may not."""
         if head.did in self._dids:
             return None
-        if head.cursor > self._written_before or not self._named_in(line):
+        if head.cursor > self._older_until or not self._named_in(line):
             return line
         return _without(line, self._dids)
 
