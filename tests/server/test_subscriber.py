@@ -1,7 +1,9 @@
 import json
 import random
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from turbod.config import LogSettings, ServerSettings
 from turbod.filter import STREAM_PARAMETERS, read_query
 from turbod.record import Head, head_of_line
 from turbod.server import subscriber
+from turbod.server.places import Places
 
 SMALL_MEMORY = LogSettings(memory_bytes=1024 * 1024)
 CURSOR_KEYS = [
@@ -663,17 +666,107 @@ async def test_a_stuck_reader_of_history_does_not_keep_others_from_it(
 ) -> None:
     monkeypatch.setattr(subscriber, "HISTORY_PATIENCE_SECONDS", 0.1)
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
-        harness.server._services.history_readers.total_tokens = 1
+        harness.server._services.history = places = Places(1)
         await harness.fill(400, padding=20_000)
-        readers = harness.server._services.history_readers
         async with await open_stream(harness, "/turbostream?cursor=0"):
-            await harness.settled(lambda: readers.borrowed_tokens == 1)
+            await harness.settled(lambda: places.taken == 1)
             await trio.sleep(0.1)
             async with harness.subscribe("cursor=0") as client:
                 assert keys(await client.records(400)) == [f"k{n}" for n in range(400)]
             assert harness.server.statistics().subscribers >= 1
         await harness.settled(lambda: harness.server.statistics().connections == 0)
-        assert readers.borrowed_tokens == 0
+        assert places.taken == 0
+
+
+async def test_whoever_waits_to_read_history_is_neither_silent_nor_deaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber, "PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr(subscriber, "LONGEST_WAIT_SECONDS", 0.1)
+    async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
+        await harness.fill(400, padding=20_000)
+        harness.server._services.history = places = Places(1)
+        held = places.ask()
+        async with harness.subscribe("cursor=0") as client:
+            first = await client.news()
+            for _ in range(3):
+                progress = await client.news(seconds=1)
+                assert progress["reason"] == "progress"
+                assert (progress["cursor"], progress["live"]) == (first["cursor"], False)
+            await client.update(wantedDids=[did(3)])
+            while (message := await client.news(seconds=1))["reason"] != "options":
+                assert message["reason"] == "progress"
+            held.leave()
+            assert len(await client.records(4)) == 4
+        await harness.settled(lambda: places.taken == 0)
+
+
+async def test_a_client_stuck_at_a_word_between_records_keeps_nobody_from_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place held for as long as a client may be stuck would be held for a minute."""
+    monkeypatch.setattr(subscriber, "HISTORY_PATIENCE_SECONDS", 0.1)
+
+    slow: list[subscriber.Subscriber] = []
+
+    async def stuck(one: subscriber.Subscriber) -> None:
+        if one in (slow or [one]):
+            await trio.sleep_forever()
+
+    async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
+        harness.server._services.history = places = Places(1)
+        await harness.fill(400, padding=20_000)
+        monkeypatch.setattr(subscriber.Subscriber, "_tell_progress", stuck)
+        async with await open_stream(harness, f"/turbostream?cursor=0&wantedDids={did(500)}"):
+            await harness.settled(lambda: places.taken == 1)
+            slow += harness.server._connections.subscribers
+            async with harness.subscribe("cursor=0") as client:
+                assert len(await client.records(400)) == 400
+
+
+async def test_passing_over_what_is_in_memory_lets_others_run(tmp_path: Path) -> None:
+    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+        head = await harness.fill(1500)
+        cursors = [json.loads(line)["cursor"] for line in await all_lines(harness)]
+        passed = {0}
+
+        async def look() -> None:
+            while True:
+                for one in harness.server._connections.subscribers:
+                    passed.add(bisect_right(cursors, one._position))
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(look)
+        async with harness.subscribe("cursor=0&maxMessageSizeBytes=1") as client:
+            await client.news()
+            await harness.settled(lambda: len(cursors) in passed)
+        assert harness.log.head == head
+        assert max(later - sooner for sooner, later in pairwise(sorted(passed))) <= 400
+        nursery.cancel_scope.cancel()
+
+
+async def test_memory_that_moves_on_during_the_cutover_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow client takes its time for that message, and the position leaves memory again."""
+    tell, cutovers = subscriber.Subscriber._tell_cursor, 0
+
+    async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
+
+        async def slowly(one: subscriber.Subscriber, reason: Any) -> None:
+            nonlocal cutovers
+            await tell(one, reason)
+            if reason == "cutover":
+                cutovers += 1
+            if reason == "cutover" and cutovers == 1:
+                await harness.fill(200, padding=20_000)
+
+        monkeypatch.setattr(subscriber.Subscriber, "_tell_cursor", slowly)
+        await harness.fill(200, padding=20_000)
+        async with harness.subscribe("cursor=0") as client:
+            assert keys(await client.records(400)) == [f"k{n}" for n in range(400)]
+        assert harness.server.statistics().errors == 0
+        assert cutovers == 2
 
 
 async def test_the_clock_never_cuts_a_frame_off(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from turbod.server.interests import Interests
 from turbod.server.packing import Packer
+from turbod.server.places import Places
 from turbod.server.source import Log
 
 HISTORY_READERS: Final = 32  # each holds about 1 MiB of chunks
@@ -43,4 +42,4 @@ class Services:
         self.upstream_state = upstream_state
         self.now_us = now_us
         self.traffic = Traffic()
-        self.history_readers = trio.CapacityLimiter(HISTORY_READERS)
+        self.history = Places(HISTORY_READERS)

@@ -16,6 +16,7 @@ from turbod.filter import Filter, InvalidRequest, read_options_update
 from turbod.server import news
 from turbod.server.interests import TooManyFilters
 from turbod.server.packing import Frames, View
+from turbod.server.places import Place
 from turbod.server.services import Services
 from turbod.server.source import Watch
 from turbod.server.websocket import Close, WebSocket
@@ -27,7 +28,7 @@ TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
 HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
-CHUNKS_BETWEEN_CHECKPOINTS: Final = 16
+RECORDS_BETWEEN_CHECKPOINTS: Final = 200  # 5 ms where each is a compressed message of its own
 
 
 class Subscriber:
@@ -60,7 +61,7 @@ class Subscriber:
         self._watch: Watch | None = None
         self._sleep = trio.CancelScope()
         self._is_asleep = False
-        self._is_reader = False
+        self._place: Place | None = None
         self._chunks: deque[Chunk] = deque()
         self._sending_since: float | None = None
         self._following_since = trio.current_time()
@@ -82,9 +83,8 @@ class Subscriber:
 
     def give_way(self) -> None:
         """Leave the place among the readers of history, with all that was read."""
-        if self._is_reader:
-            self._is_reader = False
-            self._services.history_readers.release_on_behalf_of(self)
+        if self._place is not None:
+            self._place.leave()
             self._chunks.clear()
 
     def tick(self, now: float) -> None:
@@ -92,7 +92,7 @@ class Subscriber:
         if (
             self._sending_since is not None
             and now >= self._sending_since + HISTORY_PATIENCE_SECONDS
-            and self._services.history_readers.statistics().tasks_waiting
+            and self._services.history.is_wanted
         ):
             self.give_way()
         if (
@@ -225,7 +225,7 @@ class Subscriber:
 
     async def _advance(self) -> None:
         """Send what there is up to the head, unless interrupted."""
-        chunks = 0
+        records = 0
         while not self._is_interrupted:
             if not self._log.in_memory(self._position):
                 self.is_live = False
@@ -234,36 +234,53 @@ class Subscriber:
             if not self.is_live:
                 self.is_live = True
                 await self._tell_cursor("cutover")
+                continue  # memory may have moved on while the client took that
             if self._position >= self._log.head:
                 return
-            await self._send_live()
-            chunks += 1
-            if chunks % CHUNKS_BETWEEN_CHECKPOINTS == 0:
+            records += await self._send_live()
+            if records >= RECORDS_BETWEEN_CHECKPOINTS:
+                records = 0
                 await trio.lowlevel.checkpoint()
 
-    async def _send_live(self) -> None:
+    async def _send_live(self) -> int:
+        """Send the next chunk of those in memory; return how many records were looked at."""
         chunk = self._log.next_chunk(self._position)
         assert chunk is not None, "the head is above the position, and all is in memory"
         await self._tell_gap(chunk)
         if (records := self._services.packer.live(chunk, self._position, self._view)) is not None:
             await self._send_records(records)
         self._position = chunk.last
+        return len(chunk)
 
     async def _send_history(self) -> None:
         """Send one read of the disk, or less where `give_way` takes it back."""
-        await self._services.history_readers.acquire_on_behalf_of(self)
-        self._is_reader = True
+        self._place = self._services.history.ask()
         try:
-            self._chunks.extend(await self._log.read_chunks(self._position))
-            assert self._chunks, "what is not in memory is on disk"
+            await self._wait_for_place(self._place)
+            if not self._is_interrupted and not self._place.is_left:
+                self._chunks.extend(await self._log.read_chunks(self._position))
+                assert self._chunks, "what is not in memory is on disk"
             while self._chunks and not self._is_interrupted:
+                self._sending_since = trio.current_time()
                 await self._tell_gap(self._chunks[0])
                 await self._send_piece()
         except Pruned:
             self._is_pruned = True
             self._is_interrupted = True
         finally:
+            self._sending_since = None
             self.give_way()
+
+    async def _wait_for_place(self, place: Place) -> None:
+        """Wait, not in silence, until it is given, or something interrupts."""
+        while not place.given.is_set() and not self._is_interrupted:
+            with trio.CancelScope() as self._sleep:
+                self._is_asleep = True
+                await place.given.wait()
+            self._is_asleep = False
+            self._sending_since = trio.current_time()
+            await self._tell_progress()
+            self._sending_since = None
 
     async def _send_piece(self) -> None:
         """Send the next piece of the first chunk, or go on to the chunk behind it."""
@@ -274,9 +291,7 @@ class Subscriber:
             self._position = self._chunks.popleft().last
             await trio.lowlevel.checkpoint()
         else:
-            self._sending_since = trio.current_time()
             await self._send_records(piece)
-            self._sending_since = None
         await self._tell_progress()
 
     async def _send_records(self, records: Frames) -> None:
