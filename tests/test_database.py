@@ -60,3 +60,28 @@ def test_a_damaged_file_is_put_aside_and_begun_anew(tmp_path: Path, content: byt
     assert database.view("a") is not None
     assert (tmp_path / "c.damaged").read_bytes() == content
     database.close()
+
+
+@pytest.mark.parametrize("is_written_to", [False, True])
+async def test_a_file_damaged_within_is_put_aside_while_it_runs(
+    tmp_path: Path,
+    is_written_to: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """What is read from a damaged page is no answer, and no end of the process, now or later."""
+    path = tmp_path / "c.sqlite"
+    database = Database(path, max_bytes=10**9)
+    keys = [f"k{number}" for number in range(500)]
+    database.write(Changes(views={key: view(key, size=3000) for key in keys}, positions={"u": "p"}))
+    database.close()
+    damaged = bytearray(path.read_bytes())
+    damaged[8192 * 2 :] = b"\x5a" * (len(damaged) - 8192 * 2)
+    path.write_bytes(damaged)
+    database = Database(path, max_bytes=10**9)
+    if not is_written_to:
+        assert [database.view(key) for key in keys] == [None] * 500
+        assert (database.invalidated(), dict(database.gone()), database.positions()) == ({}, {}, {})
+    database.write(Changes(views={"a": view("a")}, positions={"u": "q"}))
+    assert database.view("a") == view("a")
+    assert database.positions() == {"u": "q"}
+    assert (tmp_path / "c.damaged").exists()
+    database.close()

@@ -280,7 +280,7 @@ class Daemon:
         try:
             with trio.CancelScope(shield=True):  # a write that ran must be known to have run
                 await trio.to_thread.run_sync(self.database.write, changes)
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             if self.cache_fault is None:
                 log.warning("cache_not_written", error=str(error), retry_seconds=SAVE_SECONDS)
             self.cache_fault = str(error)

@@ -7,7 +7,7 @@ invalidations that the events up to it caused.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import msgspec
@@ -26,6 +26,7 @@ CREATE TABLE gone(ref TEXT PRIMARY KEY, version TEXT NOT NULL, until_us INTEGER 
 CREATE TABLE upstream_position(url TEXT PRIMARY KEY, position TEXT NOT NULL);
 CREATE TABLE number(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError)
 
 log = structlog.get_logger()
 
@@ -83,63 +84,99 @@ class Changes(msgspec.Struct):
 
 
 class Database:
-    """The open file. Reads happen in the event loop (5 us a hit), writes in one worker thread."""
+    """The open file. Reads happen in the event loop (5 us a hit), writes in one worker thread.
+
+    A file found damaged is taken for empty from then on; the next write puts it aside and begins
+    a new one.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self._path = path
         self._max_bytes = max_bytes
+        self._is_damaged = False
         self._writer = _open(path)
-        self._reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        self._reader.set_busy_timeout(1000)
+        self._reader = _open_reader(path)
 
     def view(self, key: str) -> StoredView | None:
         """Return a stored view, or None."""
-        row = self._reader.execute(
-            "SELECT data, inside, stamp, fetched_us FROM view WHERE key = ?", (key,)
-        ).get
-        if row is None:
+        rows = self._read("SELECT data, inside, stamp, fetched_us FROM view WHERE key = ?", key)
+        if not rows:
             return None
-        data, inside, stamp, fetched_us = row
+        data, inside, stamp, fetched_us = rows[0]
         return StoredView(key, data, tuple(inside.split(" ")), stamp, fetched_us)
 
     def invalidated(self) -> dict[str, int]:
         """Return in which generation each DID or URI was last outdated, oldest first."""
-        query = "SELECT ref, generation FROM invalidated ORDER BY generation"
-        return dict(self._reader.execute(query))
+        return dict(self._read("SELECT ref, generation FROM invalidated ORDER BY generation"))
 
     def gone(self) -> Iterator[tuple[str, Gone]]:
         """Yield the deleted posts and inactive accounts, those first that go first."""
         query = "SELECT ref, version, until_us FROM gone ORDER BY until_us"
-        for ref, version, until_us in self._reader.execute(query):
+        for ref, version, until_us in self._read(query):
             yield ref, Gone(version, until_us)
 
     def positions(self) -> dict[str, str]:
         """Return the saved position of each upstream URL."""
-        return dict(self._reader.execute("SELECT url, position FROM upstream_position"))
+        return dict(self._read("SELECT url, position FROM upstream_position"))
 
     def number(self, name: str) -> int:
         """Return a stored number, 0 where there is none."""
-        value = self._reader.execute("SELECT value FROM number WHERE name = ?", (name,)).get
-        return int(value or 0)
+        rows = self._read("SELECT value FROM number WHERE name = ?", name)
+        return int(rows[0][0]) if rows else 0
 
     def used_bytes(self) -> int:
         """Return the size of what the file holds, free pages apart."""
-        pages, free = self._reader.pragma("page_count"), self._reader.pragma("freelist_count")
-        return (int(pages) - int(free)) * _PAGE_BYTES
+        rows = self._read(
+            "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+        )
+        return int(rows[0][0]) * _PAGE_BYTES if rows else 0
 
     def write(self, changes: Changes) -> None:
         """Write everything in one transaction. For one thread at a time, never the event loop.
 
         Raises:
             apsw.Error: nothing of it was written.
+            OSError: likewise; a damaged file could not be put aside.
         """
+        if not self._is_damaged:
+            try:
+                self._write_whole(changes)
+            except _DAMAGE as error:
+                self._note_damage(error)
+        if self._is_damaged:
+            self._begin_anew()
+            self._write_whole(changes)
+
+    def _read(self, query: str, *bindings: str) -> list[tuple[Any, ...]]:
+        if self._is_damaged:
+            return []
+        try:
+            return self._reader.execute(query, bindings).fetchall()
+        except _DAMAGE as error:
+            self._note_damage(error)
+            return []
+
+    def _note_damage(self, error: apsw.Error) -> None:
+        log.warning("cache_damaged", path=str(self._path), error=str(error))
+        self._is_damaged = True
+
+    def _begin_anew(self) -> None:
+        self._writer.close()
+        _put_aside(self._path)
+        self._writer = _prepare(self._path)
+        self._reader = _open_reader(self._path)  # the old one is the event loop's, maybe in use
+        self._is_damaged = False
+
+    def _write_whole(self, changes: Changes) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             self._write(changes)
             self._trim(changes)
+            self._writer.execute("COMMIT")
         except BaseException:
-            self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:  # some faults end it by themselves
+                self._writer.execute("ROLLBACK")
             raise
-        self._writer.execute("COMMIT")
 
     def close(self) -> None:
         """Close both connections; the write-ahead log is folded in."""
@@ -186,13 +223,25 @@ def _open(path: Path) -> apsw.Connection:
     """Open the file for writing; a damaged or foreign one is put aside and begun anew."""
     try:
         return _prepare(path)
-    except (apsw.NotADBError, apsw.CorruptError, _OtherFormat) as error:
-        aside = path.with_suffix(".damaged")
-        log.warning("cache_damaged", path=str(path), error=str(error), moved_to=str(aside))
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except (*_DAMAGE, _OtherFormat) as error:
+        log.warning("cache_damaged", path=str(path), error=str(error))
+        _put_aside(path)
         return _prepare(path)
+
+
+def _open_reader(path: Path) -> apsw.Connection:
+    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.set_busy_timeout(1000)
+    return reader
+
+
+def _put_aside(path: Path) -> None:
+    aside = path.with_suffix(".damaged")
+    if path.exists():
+        path.replace(aside)
+        log.warning("cache_put_aside", path=str(path), moved_to=str(aside))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 class _OtherFormat(Exception):
