@@ -1,4 +1,6 @@
 import json
+import time
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -56,6 +58,37 @@ def test_a_head_of_64_kib_passes_and_a_byte_more_is_431() -> None:
     with pytest.raises(Refusal) as refused:
         read(longest[:-4] + b"x\r\n\r\n")
     assert refused.value.status == 431
+
+
+def test_a_thousand_lines_pass_and_one_more_is_431() -> None:
+    start, line = b"GET / HTTP/1.1\r\nHost: a\r\n", b"a:b\r\n"
+    assert read(start + line * 997 + b"\r\n").path == "/"
+    with pytest.raises(Refusal) as refused:
+        read(start + line * 998 + b"\r\n")
+    assert (refused.value.status, refused.value.name) == (431, "RequestHeaderFieldsTooLarge")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"a:\r\n" * 16_000,
+        b"".join(b"%x:\r\n" % number for number in range(9000)),
+        b"a:b\r\n" + b" c\r\n" * 16_000,
+        b"Host: xn--" + b"abcdefgh" * 7900 + b"\r\n",
+    ],
+    ids=["one header again and again", "many headers", "one folded", "a long IDNA label"],
+)
+def test_no_head_takes_more_than_10_ms(head: bytes) -> None:
+    """As processor time, the best of three: everybody else waits meanwhile."""
+    host = b"" if head.startswith(b"Host") else b"Host: a\r\n"
+
+    def seconds() -> float:
+        started = time.thread_time()
+        with suppress(Refusal):
+            read(b"GET / HTTP/1.1\r\n" + host + head + b"\r\n")
+        return time.thread_time() - started
+
+    assert min(seconds() for _ in range(3)) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,24 @@ async def test_a_pong_stands_between_frames_never_inside_one() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_the_frames_of_one_read_do_not_keep_others_waiting() -> None:
+    async with pair() as (websocket, client), trio.open_nursery() as nursery:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        await client.send_all((b"\x8a\x80" + bytes(4)) * 1000)
+        await client.send_eof()
+        nursery.start_soon(count)
+        await websocket.receive(lambda _: None)
+        assert turns > 900
+        nursery.cancel_scope.cancel()
+
+
 async def test_after_our_close_nothing_of_the_clients_counts() -> None:
     messages: list[bytes | None] = []
     async with pair() as (websocket, client), trio.open_nursery() as nursery:
