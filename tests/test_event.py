@@ -9,6 +9,7 @@ from turbod.event import (
     MAX_EVENT_BYTES,
     MAX_MENTIONS,
     Malformed,
+    _nsid,
     parse,
     split_uri,
     valid_did,
@@ -50,6 +51,33 @@ def test_time_us_is_the_envelopes_never_the_records() -> None:
 def test_an_event_without_an_integer_time_us_is_malformed(time_us: Any) -> None:
     with pytest.raises(Malformed, match="time_us"):
         parse(text(commit() | {"time_us": time_us}))
+
+
+@pytest.mark.parametrize("time_us", ["-1", "9007199254740992", "9" * 400, "-" + "9" * 400])
+def test_a_time_that_no_clock_can_show_is_malformed(time_us: str) -> None:
+    """JSON's integers have no end: seconds made of one with 400 digits overflow a float."""
+    with pytest.raises(Malformed, match="time_us"):
+        parse(
+            text(commit() | {"time_us": 1}).replace(
+                b'"time_us":1', b'"time_us":%b' % time_us.encode()
+            )
+        )
+
+
+def test_what_is_kept_of_deletions_is_bounded() -> None:
+    """A deletion is remembered by its rev, an account's state by its time."""
+    with pytest.raises(Malformed, match="shape"):
+        parse(text(commit(rev="3" * 65)))
+    notice = {"did": ALICE, "time": "2" * 65, "seq": 1, "active": False}
+    with pytest.raises(Malformed, match="shape"):
+        parse(text({"did": ALICE, "time_us": 1, "kind": "account", "account": notice}))
+
+
+def test_no_name_is_remembered_that_is_too_long_to_be_one() -> None:
+    before = _nsid.cache_info().currsize
+    for number in range(20):
+        assert not valid_nsid(f"app.bsky.x{number}" + "x" * 400)
+    assert _nsid.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import msgspec
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_NESTING: Final = 64
 MAX_MENTIONS: Final = 50
+MAX_TIME_US: Final = 2**53  # the year 2255; a longer number is exact in no client
+MAX_VERSION_LENGTH: Final = 64  # a rev is a TID of 13, a notice's time a datetime
 POST: Final = "app.bsky.feed.post"
 OPERATIONS: Final = frozenset({"create", "update", "delete"})
 KINDS: Final = frozenset({"commit", "identity", "account"})
@@ -157,7 +159,7 @@ def valid_did(value: object) -> TypeGuard[str]:
 
 def valid_nsid(value: object) -> TypeGuard[str]:
     """Tell whether this is an NSID by atproto's syntax (specs/nsid)."""
-    return type(value) is str and _nsid(value)
+    return type(value) is str and len(value) <= _MAX_NSID_LENGTH and _nsid(value)
 
 
 def valid_rkey(value: object) -> TypeGuard[str]:
@@ -167,7 +169,7 @@ def valid_rkey(value: object) -> TypeGuard[str]:
 
 @lru_cache(maxsize=4096)  # the network uses few: a hit is a tenth of the match
 def _nsid(value: str) -> bool:
-    return len(value) <= _MAX_NSID_LENGTH and _is_nsid(value) is not None
+    return _is_nsid(value) is not None
 
 
 def split_uri(uri: object) -> tuple[str, str, str] | None:
@@ -190,7 +192,7 @@ def uri_did(uri: str) -> str:
 
 def _event(fields: dict[str, Any], message: bytes) -> Event:
     did, time_us, kind = fields.get("did"), fields.get("time_us"), fields.get("kind")
-    if type(time_us) is not int:
+    if type(time_us) is not int or not 0 <= time_us < MAX_TIME_US:
         raise Malformed("time_us")
     if not valid_did(did):
         raise Malformed("did")
@@ -220,7 +222,9 @@ def _commit(
         raise Malformed("rkey")
     if type(operation) is not str or operation not in OPERATIONS:
         raise Malformed("operation")
-    if type(rev) is not str or not (cid is None or type(cid) is str):
+    if type(rev) is not str or len(rev) > MAX_VERSION_LENGTH:
+        raise Malformed("shape")
+    if cid is not None and type(cid) is not str:
         raise Malformed("shape")
     references, about = NO_REFERENCES, NOBODY
     if operation == "delete":
@@ -253,7 +257,9 @@ def _notice(
     notice: dict[str, Any], did: str, time_us: int, upstream_cursor: int, message: bytes, kind: str
 ) -> Event:
     time = notice.get("time")
-    if type(time) is not str or (kind == "account" and type(notice.get("active")) is not bool):
+    if type(time) is not str or len(time) > MAX_VERSION_LENGTH:
+        raise Malformed("shape")
+    if kind == "account" and type(notice.get("active")) is not bool:
         raise Malformed("shape")
     return Event(
         did,
