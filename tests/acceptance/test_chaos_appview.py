@@ -64,7 +64,7 @@ async def test_an_appview_in_every_kind_of_trouble_stops_nothing(tmp_path: Path)
         for trouble in TROUBLES:
             simulation.appview.failures = {trouble: 1.0}
             simulation.emit(30)
-            await trio.sleep(0.7)
+            await trio.sleep(0.5)
         simulation.appview.failures = {}
         simulation.appview.go_down()
         simulation.emit(50)
@@ -144,9 +144,9 @@ async def test_what_is_gone_is_never_shown_again(tmp_path: Path) -> None:
         await nursery.start(follower.run)
         await until(follower.connected.is_set, seconds=10, what="connected")
         simulation.rate = 100
-        await trio.sleep(8)
+        await trio.sleep(6)
         simulation.rate = 0
-        await trio.sleep(4)
+        await trio.sleep(2)
         assert check_departures(logged(turbod.data)) > 10
         seen = {did for line in follower.lines for did in shown(metadata(line))}
         assert people[3] not in seen

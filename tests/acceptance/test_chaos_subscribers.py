@@ -12,8 +12,8 @@ from tests.acceptance.settling import caught_up, settled, until
 from turbod.simulation.world import Simulation, simulated
 
 SEED = 20_261_122
-FOLLOWERS = 24
-WANDER_SECONDS = 12
+FOLLOWERS = 20
+WANDER_SECONDS = 8
 OPTIONS = {"log-memory-bytes": 1024 * 1024}  # so that a lag of seconds is served from disk
 
 

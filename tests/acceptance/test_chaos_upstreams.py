@@ -14,8 +14,8 @@ from turbod.simulation.world import simulated
 SEED = 20_261_121
 RATE = 120
 QUICK = {
-    "jetstream-silence-seconds": 2,
-    "jetstream-ping-seconds": 1,
+    "jetstream-silence-seconds": 1,
+    "jetstream-ping-seconds": 0.5,
     "jetstream-longest-backoff-seconds": 1,
 }
 
@@ -45,38 +45,38 @@ async def test_wrong_upstreams_lose_nothing_and_repeat_nothing(
         follower, late = Follower(turbod.port), Follower(turbod.port, wish=Wish(kinds=("commit",)))
         await nursery.start(follower.run)
         simulation.rate = RATE
+        await trio.sleep(1.2)
+        other.faults.lag_seconds = 4.0
         await trio.sleep(2)
-        other.faults.lag_seconds = 6.0
-        await trio.sleep(3)
         one.stamp(3600.0)  # an hour ahead, from here on
-        await trio.sleep(2)
+        await trio.sleep(1.2)
         one.faults.silent = True
-        await trio.sleep(4)
+        await trio.sleep(2.5)
         one.faults.silent = False
         one.go_down()
-        await trio.sleep(1)
+        await trio.sleep(0.7)
         one.come_up()
         other.go_down()
-        await trio.sleep(1)
+        await trio.sleep(0.7)
         one.renumber()
         other.come_up()
         other.faults.lag_seconds = 0.0
-        await trio.sleep(1)
+        await trio.sleep(0.7)
         one.stamp(-40.0)
         await turbod.kill()
         await turbod.start()
         other.faults.dead = True
-        await trio.sleep(4)
+        await trio.sleep(2.5)
         other.faults.dead = False
         other.renumber()
-        await trio.sleep(2)
+        await trio.sleep(1.2)
         one.go_down()
         other.go_down()
-        await trio.sleep(1)
+        await trio.sleep(0.7)
         one.come_up()
         other.come_up()
         await nursery.start(late.run)
-        await trio.sleep(2)
+        await trio.sleep(1.2)
         simulation.rate = 0
         log = await settled(simulation, turbod.data, seconds=40)
         network, late_ones = sent(simulation), missed(simulation)
