@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turbod.cursor import LEAST
-from turbod.upstream.identities import SKEW_US, SPAN_US, Identities, Table
+from turbod.upstream.identities import (
+    LEAST_SPANS,
+    MAX_SPANS,
+    SKEW_US,
+    SPAN_US,
+    Identities,
+    Table,
+)
 
 numbers = st.integers(-(2**63), 2**63 - 1)
 
@@ -85,6 +92,27 @@ def test_lent_spans_are_bounded() -> None:
     for span in range(1000):
         after = LEAST + span * SPAN_US
         identities.lend(after, after + SPAN_US, range(span * 30, span * 30 + 30))
-        assert len(identities) <= 100
+        assert len(identities) <= max(100, 30 * LEAST_SPANS)
     assert identities.known(30_000 - 1, LEAST)
     assert not identities.known(1, LEAST)
+
+
+def test_the_spans_that_one_event_needs_are_never_put_out_by_one_another() -> None:
+    """A busy network's ten minutes may hold more than a small limit lets be remembered."""
+    identities = Identities(limit=100)
+    identities.complete_above(LEAST + 1000 * SPAN_US)
+    time_us = LEAST + 500 * SPAN_US
+    missing = identities.missing_spans(time_us, floor=LEAST, head=LEAST + 1000 * SPAN_US)
+    for number, (after, until) in enumerate(missing):
+        identities.lend(after, until, range(number * 90 + 1, number * 90 + 91))
+    assert len(missing) > 2
+    assert all(identities.known(one, time_us) for one in range(1, 90 * len(missing) + 1))
+    assert identities.missing_spans(time_us, floor=LEAST, head=LEAST + 1000 * SPAN_US) == []
+
+
+def test_spans_without_events_are_bounded_too() -> None:
+    identities = Identities(limit=100)
+    identities.complete_above(LEAST + 1000 * SPAN_US)
+    for span in range(1000):
+        identities.lend(LEAST + span * SPAN_US, LEAST + (span + 1) * SPAN_US, ())
+    assert len(identities._spans) <= MAX_SPANS

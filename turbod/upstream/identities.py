@@ -16,6 +16,9 @@ SPAN_US: Final = 600 * SECOND_US
 # Two copies of one event are stamped by two hosts. Seconds apart, where both keep up; a host that
 # is late by more than this and stamps when it sends is met by what is in memory, not by the log.
 SKEW_US: Final = 900 * SECOND_US
+# An event needs those that SKEW_US on either side touch; two hosts may replay apart.
+LEAST_SPANS: Final = 2 * (2 * SKEW_US // SPAN_US + 1)
+MAX_SPANS: Final = 128  # empty ones as well: each is looked into for every old event
 _LEAST_SLOTS: Final = 1024
 
 
@@ -138,7 +141,11 @@ class Identities:
         return missing
 
     def lend(self, after: int, until: int, identities: Iterable[int]) -> None:
-        """Take what the log holds in a span that `missing_spans` named; the longest unused goes."""
+        """Take what the log holds in a span that `missing_spans` named; the longest unused goes.
+
+        What the newest LEAST_SPANS hold may pass the limit: else one event's would put one another
+        out, and its copy in the log would not be found.
+        """
         span = after // SPAN_US
         held = self._spans.pop(span, None)
         if held is not None:
@@ -146,7 +153,7 @@ class Identities:
         ordered = array("q", sorted(identities))
         self._spans[span] = (until, ordered)
         self._lent += len(ordered)
-        while self._lent > self._limit and len(self._spans) > 1:
+        while len(self._spans) > (LEAST_SPANS if self._lent > self._limit else MAX_SPANS):
             _, (_, dropped) = self._spans.popitem(last=False)
             self._lent -= len(dropped)
 
