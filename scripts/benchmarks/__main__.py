@@ -1,6 +1,7 @@
 """The command: runs the named benchmarks, or all, and prints each figure beside its bound."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(ALL):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    # Ended from outside, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = Options(arguments.full, arguments.profile, arguments.data)
     missed = [name for name in arguments.names or ALL if not _run(name, options)]
     say(f"missed: {', '.join(missed)}" if missed else "all bounds met")
