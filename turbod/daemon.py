@@ -24,7 +24,8 @@ from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
 from turbod.record import read_line
 from turbod.server.server import Server
-from turbod.upstream.position import Position
+from turbod.upstream.gaps import REORDER_US
+from turbod.upstream.position import ANCHORS, Position, name_of
 from turbod.upstream.upstream import Upstream
 
 SAVE_SECONDS: Final = 1.0
@@ -186,7 +187,7 @@ class Daemon:
             urls=settings.upstream,
             collections=settings.collections,
             positions=_positions(self.database),
-            fallback_time_us=self._fallback_time_us(),
+            fallback=self._fallback(),
             older=self.log,
             take=self.hydrator.take,
             has_room=lambda: self.hydrator.has_room and self.log.has_room,
@@ -234,14 +235,21 @@ class Daemon:
         if self.upstream is not None:
             self.upstream.done(intakes)
 
-    def _fallback_time_us(self) -> int | None:
-        """Return from when to read a host without a saved position; None: from now."""
+    def _fallback(self) -> Position | None:
+        """Return from where to read a host without a saved position; None: from now."""
         if not self.log.head:
             return None
         chunk = self.log.next_chunk(self.log.head - 1)
         assert chunk is not None, "the newest record is in memory"
-        cursor, event = read_line(chunk.line(len(chunk) - 1))
-        return min(event.time_us, cursor) - REWIND_US
+        newest = range(max(0, len(chunk) - ANCHORS), len(chunk))
+        records = [read_line(chunk.line(index)) for index in newest]
+        cursor, event = records[-1]
+        end_us = min(event.time_us, cursor)
+        return Position(
+            end_us - REWIND_US,
+            latest_us=end_us + REORDER_US,
+            anchors=tuple(name_of(event) for _, event in records),
+        )
 
     def _watch_exclusions(self, nursery: trio.Nursery) -> None:
         if self._settings.exclude:

@@ -215,3 +215,30 @@ async def test_after_a_restart_a_host_that_lost_its_position_is_a_gap() -> None:
             await read.until_taken(10)
             assert [place for place, _ in read.gaps] == [0]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_host_never_read_that_begins_behind_the_logs_end_is_a_gap() -> None:
+    """New hosts after a long downtime: what the log lacks, they no longer have either."""
+    one, other = FakeJetstream(), FakeJetstream()
+    one.history = posts(100, 110)
+    other.history = posts(95, 110)
+    async with reading(one, other, fallback=position(3, 4, 5)) as read:
+        await read.until_taken(15)
+        assert [place for place, _ in read.gaps] == [0]
+
+
+async def test_a_host_never_read_that_has_what_is_older_has_no_gap() -> None:
+    """Though it lacks the log's last events: it may be blind to those who made them."""
+    host = FakeJetstream()
+    host.history = [*posts(2, 3), *posts(100, 110)]
+    async with reading(host, fallback=position(3, 4, 5)) as read:
+        await read.until_taken(11)
+        assert read.gaps == []
+
+
+async def test_a_host_never_read_that_begins_with_the_logs_last_event_has_no_gap() -> None:
+    host = FakeJetstream()
+    host.history = [*posts(5, 6), *posts(100, 110)]
+    async with reading(host, fallback=position(3, 4, 5)) as read:
+        await read.until_taken(11)
+        assert read.gaps == []

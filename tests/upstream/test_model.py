@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.upstream.fake_jetstream import BASE_US, POST, QUICK, SECOND, FakeLog, post
 from turbod.event import Event, parse
-from turbod.upstream.gaps import VERDICT_SECONDS
+from turbod.upstream.gaps import REORDER_US, VERDICT_SECONDS
 from turbod.upstream.intake import Intake
 from turbod.upstream.jetstream import Session
-from turbod.upstream.position import Position, cursor_to_ask
+from turbod.upstream.position import Position, cursor_to_ask, name_of
 from turbod.upstream.subscription import Subscription
 
 EVENTS = 120
@@ -95,14 +95,21 @@ class World:
             now_us=lambda: NOW,
             verdict_seconds=VERDICT_SECONDS,
         )
-        fallback = self.log.head - 3600 * SECOND if self.log.head else BASE_US - SECOND
+        fallback = Position(BASE_US - SECOND)
+        if self.log.head:
+            newest = self.log.records[-1][1]
+            fallback = Position(
+                self.log.head - 3600 * SECOND,
+                latest_us=self.log.head + REORDER_US,
+                anchors=(name_of(newest),),
+            )
         sessions = [
             Session(
                 url,
                 host=n,
                 settings=QUICK,
                 intake=intake,
-                fallback_time_us=fallback,
+                fallback=fallback,
                 now_us=lambda: NOW,
             )
             for n, url in enumerate(urls)

@@ -354,7 +354,7 @@ async def test_a_host_that_repeats_an_hour_gives_no_second_copy_from_the_log() -
 async def test_a_host_without_a_position_begins_at_the_fallback_where_there_is_a_log() -> None:
     host = FakeJetstream()
     host.history = posts(0, 40)
-    async with reading(host, fallback_time_us=BASE_US + 20 * SECOND) as read:
+    async with reading(host, fallback=Position(BASE_US + 20 * SECOND)) as read:
         await read.until_taken(25)
         assert read.rkeys == rkeys(15, 40)  # five seconds of slop
         assert read.gaps == []
@@ -432,7 +432,7 @@ async def test_our_own_fault_is_not_taken_for_the_hosts() -> None:
 async def test_a_clock_that_is_far_off_does_not_make_a_live_host_look_behind() -> None:
     host = FakeJetstream()
     host.history = posts(0, 10)
-    async with reading(host, fallback_time_us=BASE_US) as read:
+    async with reading(host, fallback=Position(BASE_US)) as read:
         with trio.move_on_after(5):
             n = 10
             while read.upstream.state() != "live":
@@ -457,7 +457,7 @@ async def test_while_two_replay_their_events_are_taken_by_time() -> None:
     even.history = posts(0, 3000)[::2]
     odd.history = posts(0, 3000)[1::2]
     now = BASE_US + 4000 * SECOND
-    async with reading(even, odd, fallback_time_us=BASE_US, now_us=lambda: now) as read:
+    async with reading(even, odd, fallback=Position(BASE_US), now_us=lambda: now) as read:
         await read.until_taken(3000)
         assert sorted(read.rkeys) == sorted(rkeys(0, 3000))
         late = newest = 0

@@ -12,7 +12,9 @@ position (its anchors) again, because cursors are inclusive. So:
 2. A host covers time without a break from where it began, or from behind its last hole, to its
    newest event; for good while it is connected and has shown an anchor, since a later break of it
    is judged in its own turn.
-3. A hole is a *gap* where a part of it is covered by no host and belongs to no gap told before.
+3. A host that was never read is asked from an hour before the log's last events, which are its
+   anchors then. It has a hole where its very first event is beyond them.
+4. A hole is a *gap* where a part of it is covered by no host and belongs to no gap told before.
    While another host may still show that it covers (it is away, or has sent nothing yet), the
    verdict waits, at most VERDICT_SECONDS, and the host with the hole is held so long: the gap is
    told before the first event behind it is taken. If the other host fills it later, its events come

@@ -67,7 +67,7 @@ class Session:
         host: int,
         settings: UpstreamSettings,
         intake: Intake,
-        fallback_time_us: int | None,
+        fallback: Position | None,
         now_us: Callable[[], int],
     ) -> None:
         self.url = url
@@ -77,7 +77,7 @@ class Session:
         self._host = host
         self._settings = settings
         self._intake = intake
-        self._fallback_time_us = fallback_time_us
+        self._fallback = fallback
         self._now_us = now_us
         self._address: Address = address_of(url)
         self._tick = min(TICK_SECONDS, settings.silence_seconds / 4)
@@ -158,9 +158,9 @@ class Session:
 
     def _position(self) -> Position | None:
         position = self._intake.position(self._host)
-        if position is None and self._fallback_time_us is not None:
-            return Position(self._fallback_time_us)
-        if position is not None and self._by_time_once:
+        if position is None:
+            return self._fallback
+        if self._by_time_once:
             position = msgspec.structs.replace(position, cursor=0)
         return position
 
@@ -178,7 +178,7 @@ class Session:
         self.is_answering = True
         if position is None:
             # Should it break before the first event, the next connect begins here, not at its now.
-            self._fallback_time_us = self._now_us()
+            self._fallback = Position(self._now_us())
             self.state = "live"
         else:
             self._resumption = self._intake.resumption(position, by_number=position.cursor > 0)
@@ -309,7 +309,10 @@ class Session:
             self._by_time_once = True
             raise _Renumbered("it numbers its events anew: asking by time")
         if seen is Seen.UNSURE:
-            return False
+            if self._intake.position(self._host) is not None:
+                return False
+            # A host that we never read, and that has what is older than our log's end.
+            self._intake.begins(self._host, event)
         self._resumption = None
         return True
 

@@ -42,8 +42,8 @@ class Upstream:
         urls: the hosts' /subscribe addresses, each once.
         collections: what is logged.
         positions: what `positions()` gave before, by URL.
-        fallback_time_us: where to begin on a host without a position, because there is a log;
-            None: live.
+        fallback: where to begin on a host without a position, because there is a log: its anchors
+            are the log's last events. None: live.
         older: the log, to recognise events that were logged by an earlier process.
         take: called with each new event, its intake number, and whether it is for the log.
         has_room: whether `take` may be called on.
@@ -60,7 +60,7 @@ class Upstream:
         urls: Sequence[str],
         collections: Iterable[str],
         positions: Mapping[str, Position],
-        fallback_time_us: int | None,
+        fallback: Position | None,
         older: OlderEvents,
         take: Take,
         has_room: Callable[[], bool],
@@ -89,7 +89,7 @@ class Upstream:
                 host=host,
                 settings=settings,
                 intake=self._intake,
-                fallback_time_us=fallback_time_us,
+                fallback=fallback,
                 now_us=now_us,
             )
             for host, url in enumerate(hosts)
