@@ -1,6 +1,7 @@
 """The parts together, in one process: what a crash may not undo, what may not be shown."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -113,3 +114,23 @@ def shown(daemon: Daemon) -> dict[str, Any]:
     assert line is not None
     metadata: dict[str, Any] = json.loads(line)["hydrated_metadata"]
     return metadata
+
+
+async def test_two_saves_at_once_follow_one_another(tmp_path: Path) -> None:
+    """The last save of a shutdown may meet the one that is made every second."""
+    async with running(tmp_path) as daemon:
+        write = daemon.database.write
+        under_way: list[Changes] = []
+
+        def slowly(changes: Changes) -> None:
+            under_way.append(changes)
+            assert len(under_way) == 1
+            time.sleep(0.05)
+            write(changes)
+            under_way.clear()
+
+        daemon.database.write = slowly  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(daemon._save)
+        assert daemon.cache_fault is None

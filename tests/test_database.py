@@ -85,3 +85,14 @@ async def test_a_file_damaged_within_is_put_aside_while_it_runs(
     assert database.positions() == {"u": "q"}
     assert (tmp_path / "c.damaged").exists()
     database.close()
+
+
+def test_a_host_that_is_no_longer_read_has_no_position(tmp_path: Path) -> None:
+    """Else it would be asked, when it is read again, for what came from others meanwhile."""
+    database = Database(tmp_path / "c.sqlite", max_bytes=10**9)
+    database.write(Changes(positions={"ws://a": "1", "ws://b": "2"}))
+    database.write(Changes())
+    assert database.positions() == {"ws://a": "1", "ws://b": "2"}
+    database.write(Changes(positions={"ws://b": "3", "ws://c": "4"}))
+    assert database.positions() == {"ws://b": "3", "ws://c": "4"}
+    database.close()

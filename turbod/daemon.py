@@ -106,6 +106,7 @@ class Daemon:
         self.stopped = False
         self.cache_fault: str | None = None
         self._unsaved = Changes()
+        self._saving = trio.Lock()
         self._upstream_scope = trio.CancelScope()
         self._repaired = False
 
@@ -279,23 +280,29 @@ class Daemon:
 
     async def _save(self) -> None:
         """Write positions and cache, or keep them for the next time where that fails."""
+        async with self._saving:
+            changes = self._changes()
+            self._unsaved = changes
+            try:
+                with trio.CancelScope(shield=True):  # a write that ran must be known to have run
+                    await trio.to_thread.run_sync(self.database.write, changes)
+            except (apsw.Error, OSError) as error:
+                if self.cache_fault is None:
+                    log.warning("cache_not_written", error=str(error), retry_seconds=SAVE_SECONDS)
+                self.cache_fault = str(error)
+                changes.views.clear()  # they can be asked for again; the rest is small
+            else:
+                self._unsaved = Changes()
+                self.cache_fault = None
+
+    def _changes(self) -> Changes:
+        """Return all that is to be saved; no event is taken while it is put together."""
         positions = {} if self.upstream is None else self.upstream.positions()
         changes = self.cache.changes()
         changes.observed = self.log.head
         changes.positions = {url: _encoded(position) for url, position in positions.items()}
         changes.follow(self._unsaved)
-        self._unsaved = changes
-        try:
-            with trio.CancelScope(shield=True):  # a write that ran must be known to have run
-                await trio.to_thread.run_sync(self.database.write, changes)
-        except (apsw.Error, OSError) as error:
-            if self.cache_fault is None:
-                log.warning("cache_not_written", error=str(error), retry_seconds=SAVE_SECONDS)
-            self.cache_fault = str(error)
-            changes.views.clear()  # they can be asked for again; the rest is small
-        else:
-            self._unsaved = Changes()
-            self.cache_fault = None
+        return changes
 
 
 def _encoded(position: Position) -> str:

@@ -63,6 +63,7 @@ class Changes(msgspec.Struct):
     """What one flush writes. A None among `gone` takes the row away.
 
     Attributes:
+        positions: of all hosts that are read; without any, those in the file stay.
         observed: the cursor up to which the log's records did to the cache what they do.
     """
 
@@ -198,6 +199,8 @@ class Database:
         many("REPLACE INTO gone VALUES(?,?,?)", rows)
         back = [(ref,) for ref, gone in changes.gone.items() if gone is None]
         many("DELETE FROM gone WHERE ref = ?", back)
+        if changes.positions:
+            self._writer.execute("DELETE FROM upstream_position")
         many("REPLACE INTO upstream_position VALUES(?,?)", changes.positions.items())
         numbers = {
             "generation": changes.generation,
