@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from turbod.database import Changes, Database, Gone, StoredView
+from turbod.database import MAX_UNSAVED, Changes, Database, Gone, StoredView
 
 
 def view(key: str, *, fetched_us: int = 1, size: int = 10) -> StoredView:
@@ -96,3 +96,21 @@ def test_a_host_that_is_no_longer_read_has_no_position(tmp_path: Path) -> None:
     database.write(Changes(positions={"ws://b": "3", "ws://c": "4"}))
     assert database.positions() == {"ws://b": "3", "ws://c": "4"}
     database.close()
+
+
+def test_what_cannot_be_written_for_long_is_bounded() -> None:
+    unsaved = Changes()
+    for start in range(0, 1_000_000, 100_000):
+        numbers = range(start, start + 100_000)
+        changes = Changes(
+            invalidated={f"r{n}": n + 1 for n in numbers},
+            gone={f"g{n}": None for n in numbers},
+            oldest=max(0, start - 100_000),
+        )
+        changes.follow(unsaved)
+        unsaved = changes
+        assert len(unsaved.invalidated) <= MAX_UNSAVED
+        assert len(unsaved.gone) <= MAX_UNSAVED
+    assert unsaved.invalidated["r999999"] == 1_000_000
+    assert "r900000" in unsaved.invalidated
+    assert "g999999" in unsaved.gone

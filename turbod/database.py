@@ -26,6 +26,7 @@ CREATE TABLE gone(ref TEXT PRIMARY KEY, version TEXT NOT NULL, until_us INTEGER 
 CREATE TABLE upstream_position(url TEXT PRIMARY KEY, position TEXT NOT NULL);
 CREATE TABLE number(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
+MAX_UNSAVED: Final = 400_000  # of each kind, where writing fails for hours: about 60 MB
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError)
 
 log = structlog.get_logger()
@@ -82,6 +83,11 @@ class Changes(msgspec.Struct):
         self.invalidated = earlier.invalidated | self.invalidated
         self.gone = earlier.gone | self.gone
         self.positions = earlier.positions | self.positions
+        if len(self.invalidated) > MAX_UNSAVED:  # the cache holds fewer: the others count for all
+            oldest = self.oldest
+            self.invalidated = {ref: at for ref, at in self.invalidated.items() if at > oldest}
+        if len(self.gone) > MAX_UNSAVED:
+            self.gone = dict(list(self.gone.items())[-MAX_UNSAVED // 2 :])
 
 
 class Database:
