@@ -1,5 +1,7 @@
 """Real sockets: what one host can do to us, and that each is noticed and got over."""
 
+import ssl
+
 import pytest
 import trio
 
@@ -14,6 +16,7 @@ from tests.upstream.fake_jetstream import (
 )
 from turbod.config import UpstreamSettings
 from turbod.event import parse
+from turbod.upstream import connection
 from turbod.upstream.connection import RECEIVE_BYTES, Disconnected, address_of, connect
 from turbod.upstream.position import Position
 from turbod.upstream.upstream import Upstream
@@ -501,3 +504,25 @@ async def test_breaking_again_and_again_does_not_move_the_position_back() -> Non
             await trio.sleep(0.05)
         asked = [int(request["cursor"][0]) for request in host.requests[1:]]
         assert min(asked) == asked[0]
+
+
+async def test_the_systems_authorities_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 30 to 70 ms of the event loop: not at each of a thousand connects that fail."""
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return made[-1]
+
+    monkeypatch.setattr("turbod.upstream.connection.ssl.create_default_context", make)
+    connection._trusting_the_system.cache_clear()
+    host = FakeJetstream()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        address = address_of(host.url.replace("ws://", "wss://"))
+        for _ in range(3):
+            with pytest.raises(Disconnected, match="TLS"):
+                await connect(address, query=[], deadline_seconds=2)
+        nursery.cancel_scope.cancel()
+    connection._trusting_the_system.cache_clear()
+    assert len(made) == 1

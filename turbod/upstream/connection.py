@@ -11,6 +11,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -169,6 +170,12 @@ def explain(error: BaseException) -> str:
     return " <- ".join(words)
 
 
+@cache
+def _trusting_the_system() -> ssl.SSLContext:
+    """Return a context with the system's authorities: once, as reading them takes 30 to 70 ms."""
+    return ssl.create_default_context()
+
+
 async def _connect(
     address: Address,
     query: Sequence[tuple[str, str]],
@@ -181,7 +188,7 @@ async def _connect(
             step[0] = "agree on TLS"
             secure = trio.SSLStream(
                 stream,
-                tls or ssl.create_default_context(),
+                tls or _trusting_the_system(),
                 server_hostname=address.host,
                 https_compatible=True,
             )
