@@ -254,6 +254,18 @@ async def test_a_fresh_parent_that_the_appview_lacks_is_built_from_its_event(
     assert sum(uri(BOB, key) in items for items in calls) == 1, "built at once, not asked again"
 
 
+async def test_a_fresh_parent_that_was_edited_is_built_from_the_edit(tmp_path: Path) -> None:
+    key = tid(now_us())
+    async with bench(tmp_path) as made:
+        made.know(profile(ALICE), profile(BOB))
+        made.take(post(BOB, key, text="helo"), logged=False)
+        made.take(post(BOB, key, rev="r2", operation="update", text="hello"), logged=False)
+        made.take(post(**reply_to(uri(BOB, key))))
+        shown = await made.metadata()
+    assert shown["from_stream"] == [uri(BOB, key)]
+    assert shown["parent_post"]["record"]["text"] == "hello"
+
+
 async def test_a_fresh_parent_that_was_not_seen_is_asked_for_once_more_after_a_second(
     tmp_path: Path,
 ) -> None:

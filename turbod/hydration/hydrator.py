@@ -159,7 +159,7 @@ class Hydrator:
 
     def observe(self, event: Event) -> None:
         """Let the event change what is known, before anything is hydrated after it."""
-        if event.collection == POST and event.operation == "create":
+        if event.collection == POST and event.record is not None:
             self._recent.add(event.at_uri, event.message)
         change = effect(event)
         if change is NOTHING or (event.kind == "identity" and self._names_known_handle(event)):
@@ -186,18 +186,18 @@ class Hydrator:
     def _look_up(self, event: Event) -> tuple[Views, set[str]]:
         views: Views = {}
         missing: set[str] = set()
+        get = self._cache.get
         for key in wanted(event):
-            views[key] = entry = self._known(key)
+            views[key] = entry = get(key) or self._known_to_be_hidden(key)
             if entry is None:
                 missing.add(key)
         return views, missing
 
-    def _known(self, key: str) -> Entry | None:
-        """Return the answer for a key where it need not be asked for."""
-        entry = self._cache.get(key)
-        if entry is None and self._is_hidden(key):
+    def _known_to_be_hidden(self, key: str) -> Entry | None:
+        """Return null as the answer for what is hidden, so that it is never asked for."""
+        if self._is_hidden(key):
             return self._cache.put_missing(key, stamp=self._cache.generation)
-        return entry
+        return None
 
     def _is_hidden(self, key: str) -> bool:
         if key.startswith("at:"):
@@ -255,7 +255,7 @@ class Hydrator:
 
     def _build(self, key: str) -> None:
         author = uri_did(key)
-        profile = self._known(author)
+        profile = self._cache.get(author) or self._known_to_be_hidden(author)
         if profile is None:
             self._builds.setdefault(author, []).append(key)
             self._ask(author)

@@ -34,7 +34,7 @@ def tid_us(rkey: str) -> int | None:
 
 
 class RecentPosts:
-    """Posts created within the last minute, bounded in number and bytes, the oldest dropped."""
+    """Posts written within the last minute, bounded in number and bytes, the oldest dropped."""
 
     def __init__(
         self, *, now_us: Callable[[], int], clock: Callable[[], float] = time.monotonic
@@ -45,7 +45,7 @@ class RecentPosts:
         self._bytes = 0
 
     def add(self, uri: str, message: bytes) -> None:
-        """Remember a post that was just created; its bytes only, since few are ever asked for."""
+        """Remember a post as it was just written; its bytes only, since few are ever asked for."""
         if uri in self._seen:
             self.remove(uri)
         self._seen[uri] = (self._clock(), message)

@@ -129,7 +129,7 @@ def build_post(event: Event, author: bytes, indexed_at: str) -> bytes | None:
     """Build the view of a post that the AppView does not know yet from the event itself.
 
     Args:
-        event: the create of an `app.bsky.feed.post`.
+        event: the create or update of an `app.bsky.feed.post`.
         author: the bytes of its author's profile.
         indexed_at: when the event was seen, as an RFC 3339 time.
 
