@@ -33,9 +33,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     intake: int
 
+    def pieces(self, cursor: int) -> tuple[bytes, bytes]:
+        """Return the two parts of its line, so that the long one is not copied to join them."""
+        return b'{"cursor":%d' % cursor, self.body
+
     def line(self, cursor: int) -> bytes:
         """Return the record as it lies on disk and goes to subscribers, without a line break."""
-        return b'{"cursor":%d%b' % (cursor, self.body)
+        return b"".join(self.pieces(cursor))
 
     def head(self, cursor: int) -> Head:
         """Return what the filter needs to know."""

@@ -55,7 +55,7 @@ def chunk(cursors: Sequence[int], *, after: int, gap: Gap | None = None) -> Chun
     """Return a chunk as the writer makes it, without its ordinal."""
     lines = [line(cursor) for cursor in cursors]
     heads = [head_of_line(each) for each in lines]
-    return Chunk(lines, after=after, last=cursors[-1], heads=heads, gap=gap)
+    return Chunk([(line,) for line in lines], after=after, last=cursors[-1], heads=heads, gap=gap)
 
 
 class Clock:

@@ -25,7 +25,7 @@ def chunk(start: int, count: int, *, padding: int = 0) -> Chunk:
     ]
     cursors = range(FIRST + start + 1, FIRST + start + count + 1)
     return Chunk(
-        [one.line(cursor) for one, cursor in zip(records, cursors, strict=True)],
+        [one.pieces(cursor) for one, cursor in zip(records, cursors, strict=True)],
         after=FIRST + start,
         last=cursors[-1],
         heads=[one.head(cursor) for one, cursor in zip(records, cursors, strict=True)],

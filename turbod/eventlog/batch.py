@@ -4,7 +4,7 @@ from collections import deque
 from typing import Final
 
 from turbod.cursor import HOUR_US, following
-from turbod.eventlog.chunk import Chunk, Gap
+from turbod.eventlog.chunk import Chunk, Gap, Pieces
 from turbod.eventlog.cutter import Cutter
 from turbod.eventlog.hour_file import hour_of
 from turbod.record import Record
@@ -30,7 +30,7 @@ class Part:
         self.gaps_stored = False
         self.intakes: list[int] = []
         self.bodies = 0
-        self._lines: list[bytes] = []
+        self._lines: list[Pieces] = []
         self._cutter = Cutter(after=after, ordinal=ordinal)
 
     @property
@@ -51,11 +51,15 @@ class Part:
     @property
     def data(self) -> bytes:
         """What is appended to the hour's file."""
-        return b"\n".join((*self._lines, b""))
+        pieces: list[bytes] = []
+        for line in self._lines:
+            pieces += line
+            pieces.append(b"\n")
+        return b"".join(pieces)
 
     def add(self, record: Record, cursor: int, gap: Gap | None) -> None:
         """Take a record under its cursor."""
-        line = record.line(cursor)
+        line = record.pieces(cursor)
         self._lines.append(line)
         self.intakes.append(record.intake)
         self.bodies += len(record.body)

@@ -13,6 +13,10 @@ MAX_CHUNK_RECORDS: Final = 100
 MAX_CHUNK_BYTES: Final = 512 * 1024  # of the array text; a single longer record stands alone
 
 
+# A line in the pieces that it is spliced from: joined only where it comes to rest.
+Pieces = tuple[bytes, ...]
+
+
 class Gap(msgspec.Struct, frozen=True):
     """Events between two cursors may be missing: the upstream no longer had them."""
 
@@ -41,7 +45,7 @@ class Chunk:
 
     def __init__(
         self,
-        lines: Sequence[bytes],
+        lines: Sequence[Pieces],
         *,
         after: int,
         last: int,
@@ -54,13 +58,8 @@ class Chunk:
         self.last = last
         self.gap = gap
         self.ordinal = ordinal
-        self.array = b"[%b]" % b",".join(lines)
         self._heads = heads
-        ends, end = [], 0
-        for line in lines:
-            end += len(line) + 1
-            ends.append(end)
-        self._spans = ends
+        self.array, self._spans = _spliced(lines)
         # Whom a filter by DID may find in here, so that one test passes over the whole chunk.
         self.dids = (
             frozenset(did for head in heads for did in (head.did, *head.about)) if heads else None
@@ -102,11 +101,23 @@ class Chunk:
         return self._spans[index] - (self._spans[index - 1] if index else 0) - 1
 
 
+def _spliced(lines: Sequence[Pieces]) -> tuple[bytes, list[int]]:
+    """Return the array's text, and where each line in it ends; every byte is copied once."""
+    pieces, ends, end = [b"["], [], 0
+    for line in lines:
+        pieces += line
+        pieces.append(b",")
+        end += sum(map(len, line)) + 1
+        ends.append(end)
+    pieces[-1] = b"]"
+    return b"".join(pieces), ends
+
+
 def merged(chunks: Sequence[Chunk]) -> Chunk:
     """Return one chunk in place of several neighbours, of which only the first may have a gap."""
     first = chunks[0]
     return Chunk(
-        [chunk.line(i) for chunk in chunks for i in range(len(chunk))],
+        [(chunk.line(i),) for chunk in chunks for i in range(len(chunk))],
         after=first.after,
         last=chunks[-1].last,
         heads=[head for chunk in chunks for head in chunk.heads],

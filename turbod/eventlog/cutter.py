@@ -1,6 +1,6 @@
 """How a run of lines is cut into chunks, the same for what is written and what is read. Pure."""
 
-from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap
+from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap, Pieces
 from turbod.record import Head
 
 
@@ -18,16 +18,16 @@ class Cutter:
         self.last = after
         self._after = after
         self._ordinal = ordinal
-        self._lines: list[bytes] = []
+        self._lines: list[Pieces] = []
         self._heads: list[Head] = []
         self._gap: Gap | None = None
         self._bytes = 1  # the array's bracket; the other one stands for the last line's comma
 
     def add(
-        self, line: bytes, cursor: int, head: Head | None = None, gap: Gap | None = None
+        self, line: Pieces, cursor: int, head: Head | None = None, gap: Gap | None = None
     ) -> None:
         """Take the next line; `gap` is what is missing before it."""
-        length = len(line) + 1
+        length = sum(map(len, line)) + 1
         if self._lines and (
             gap is not None
             or len(self._lines) == MAX_CHUNK_RECORDS
