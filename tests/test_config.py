@@ -58,8 +58,14 @@ def test_lists_are_repeated_options_words_of_a_variable_or_an_array(tmp_path: Pa
             "was 'https://a/subscribe': expected ws",
         ),
         (["--appview", "ftp://a"], "--appview was 'ftp://a'"),
-        (["--collections", "post"], "--collections was 'post': expected NSID"),
-        (["--collections", "app.bsky.feed.*.x"], "expected NSID"),
+        (["--listen", "127.0.0.1:99999"], "was '127.0.0.1:99999': expected HOST:PORT, the port"),
+        (["--listen", "127.0.0.1:65536"], "was '127.0.0.1:65536': expected HOST:PORT, the port"),
+        (["--upstream", "ws://a:65536/subscribe"], "expected ws:"),
+        (["--upstream", "ws://a:b/subscribe"], "expected ws:"),
+        (["--upstream", "ws://[::1/subscribe"], "expected ws:"),
+        (["--appview", "http://a:b"], "expected http://HOST or https://HOST"),
+        (["--collections", "post"], "--collections was 'post': expected an NSID"),
+        (["--collections", "app.bsky.feed.*.x"], "expected an NSID"),
         (["--log-level", "loud"], "--log-level was 'loud': expected debug, info"),
         (["--config", "/does/not/exist"], "--config /does/not/exist: No such file"),
     ],
@@ -81,6 +87,7 @@ def test_a_wrong_setting_is_one_line_with_what_it_was_and_what_is_allowed(
         ("[hydration]\ncalls_per_second = 'x'", "hydration.calls_per_second in "),
         ("collections = 'app.bsky.feed.post'", "collections in "),
         ("listen = ", "not TOML"),
+        ('"a\\nb" = 1', "no such setting"),
         ("server = 5", "server in "),
     ],
 )
@@ -92,11 +99,32 @@ def test_a_wrong_line_in_the_file_names_the_file_and_the_setting(
     with pytest.raises(ConfigError, match=message) as caught:
         load(options("--config", str(file)), {})
     assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "[::1]:0"],
+        ["--listen", "0.0.0.0:65535"],
+        ["--upstream", "ws://[::1]:65535/subscribe"],
+        ["--upstream", "wss://a.example"],
+        ["--appview", "http://[::1]:80"],
+        ["--collections", "app.bsky.*"],
+    ],
+)
+def test_addresses_of_every_form_are_taken(arguments: list[str]) -> None:
+    load(options(*arguments), {})
 
 
 def test_a_misspelt_variable_is_refused_with_a_guess() -> None:
     with pytest.raises(ConfigError, match="did you mean TURBOD_LISTEN"):
         load(options(), {"TURBOD_LISTN": "a:1"})
+
+
+def test_a_misspelt_option_gets_a_guess() -> None:
+    assert config.hint("--listn") == "did you mean --listen?"
+    assert "--help" in config.hint("--xyzzy")
 
 
 def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_bounds() -> None:
@@ -113,6 +141,7 @@ def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_boun
     )
     for row in table():
         assert row.help
+        assert row.allowed != "text", row.key
         if isinstance(row.default, int | float):
             assert row.key.endswith(units), row.key
             assert "from" in row.allowed, row.key

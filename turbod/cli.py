@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, TextIO, cast
 
 import structlog
 import trio
@@ -39,20 +41,59 @@ The command line beats the environment, the environment the file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 cannot run, 2 a wrong setting or option."""
-    options = _parser().parse_args(arguments)
+    """Run a command and exit.
+
+    The code: 0 done, 1 cannot run, 2 a wrong setting or option, 130 interrupted; or 128 and the
+    signal's number where a second signal cut an orderly end short.
+    """
+    sys.exit(_run(_options(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; say in one line what keeps it from running."""
     try:
-        sys.exit(options.run(options))
-    except config.ConfigError as error:
-        _fail(error, code=2)
-    except daemon.CannotStart as error:
-        _fail(error, code=1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return int(options.run(options) or 0)
+    except* config.ConfigError as errors:
+        code = _fail(errors, code=2)
+    except* daemon.CannotStart as errors:
+        code = _fail(errors, code=1)
+    except* KeyboardInterrupt:
+        code = 130
+    return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and takes no abbreviations: one more option breaks them."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` tells more\n")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    options, unknown = _parser().parse_known_args(_with_joined_cursor(arguments))
+    if unknown:
+        name, command = unknown[0].partition("=")[0], f"turbod {options.command}"
+        hint = config.hint(name) if options.command == "serve" else f"`{command} --help` lists all"
+        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _fail
+        sys.exit(2)
+    return options
+
+
+def _with_joined_cursor(arguments: Sequence[str]) -> list[str]:
+    """Write `--cursor -15m` as `--cursor=-15m`, which argparse would take for an option."""
+    joined = list(arguments)
+    for index in range(len(joined) - 2, -1, -1):
+        if joined[index] == "--cursor" and joined[index + 1].startswith("-"):
+            joined[index : index + 2] = [f"--cursor={joined[index + 1]}"]
+    return joined
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="turbod", description=_DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"turbod {__version__}")
@@ -60,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="the daemon",
+        usage="turbod serve [--help] [--config FILE] [--SETTING VALUE ...]",
         description=_SERVE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(command)
-        command.set_defaults(run=lambda options, module=module: trio.run(module.run, options) or 0)
+        command.set_defaults(run=lambda options, module=module: _attend(module.run, options))
     return parser
 
 
@@ -80,6 +122,11 @@ def _serve(options: argparse.Namespace) -> int:
     _configure_log(settings.log_level)
     _collect_garbage_seldom()
     return trio.run(daemon.serve, settings)
+
+
+def _attend(run: Any, options: argparse.Namespace) -> Any:
+    _configure_log("info")
+    return trio.run(run, options)
 
 
 def _collect_garbage_seldom() -> None:
@@ -93,29 +140,59 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+class _StandardError:
+    """Standard error as it is at the moment, for a bar on the terminal takes its place.
+
+    What cannot be written is lost: a log on a full disk, or that nobody reads any longer, is no
+    reason to stop.
+    """
+
+    def write(self, text: str) -> None:
+        """Write, or not."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def _configure_log(level: str) -> None:
     """Log to standard error: for people on a terminal, else one `key=value` line an event."""
-    on_terminal = sys.stderr.isatty()
-    renderer = (
-        structlog.dev.ConsoleRenderer()
-        if on_terminal
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
-    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
+            *(_for_people() if sys.stderr.isatty() else _for_machines()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
 
 
-def _fail(error: Exception, *, code: int) -> None:
-    print(f"turbod: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
-    sys.exit(code)
+def _for_people() -> Sequence[Any]:
+    # https://no-color.org
+    is_coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=is_coloured, exception_formatter=plain)]
+
+
+def _for_machines() -> Sequence[Any]:
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "event"], bool_as_flag=False
+        ),
+    ]
+
+
+def _fail(errors: BaseException, *, code: int) -> int:
+    """Say the first of some errors in one line."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    print(f"turbod: {errors}", file=sys.stderr)  # noqa: T201 - a command's own words
+    return code

@@ -18,7 +18,9 @@ from msgspec import Meta
 MEGABYTE: Final = 1024 * 1024
 GIGABYTE: Final = 1000**3
 
-
+# HOST:PORT, where HOST may be [::1], and PORT is at most 65535.
+_PORT: Final = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST_AND_PORT: Final = rf"(\[[^/?#\s\]]+\]|[^/?#\s:\[\]]+)(:{_PORT})?"
 _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-zA-Z0-9]*)$"
 _PREFIX: Final = "TURBOD_"
 _ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_CAPTURES"})  # the file; the tests' data
@@ -150,39 +152,64 @@ class Settings(Section, frozen=True):
     """Everything that can be set."""
 
     listen: Annotated[
-        str, Meta(pattern=r"^.+:[0-9]{1,5}$", description="HOST:PORT for WebSocket and plain GETs")
+        str,
+        Meta(
+            pattern=rf"^\S+:{_PORT}$",
+            title="HOST:PORT, the port from 0 (any that is free) to 65535",
+            description="where WebSocket and plain GETs are served",
+        ),
     ] = "127.0.0.1:8080"
     data: Annotated[
-        str, Meta(min_length=1, description="folder of the log and the cache, made where absent")
+        str,
+        Meta(
+            min_length=1,
+            title="the path of a folder",
+            description="the log and the cache, made where absent",
+        ),
     ] = "data"
     upstream: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^wss?://[^/?#\s]+[^?#\s]*$")], ...],
+        tuple[Annotated[str, Meta(pattern=rf"^wss?://{_HOST_AND_PORT}(/[^?#\s]*)?$")], ...],
         Meta(
             min_length=1,
             max_length=8,
-            description="ws(s)://HOST/subscribe of a Jetstream; all given are read at once",
+            title="ws://HOST/subscribe or wss://HOST/subscribe, 1 to 8 of them",
+            description="Jetstream hosts; all are read at once",
         ),
     ] = (
         "wss://jetstream1.us-east.bsky.network/subscribe",
         "wss://jetstream2.us-west.bsky.network/subscribe",
     )
     appview: Annotated[
-        str, Meta(pattern=r"^https?://[^/?#\s]+$", description="the AppView, asked without a login")
+        str,
+        Meta(
+            pattern=rf"^https?://{_HOST_AND_PORT}$",
+            title="http://HOST or https://HOST",
+            description="the AppView, asked without a login",
+        ),
     ] = "https://public.api.bsky.app"
     collections: Annotated[
         tuple[Annotated[str, Meta(pattern=_COLLECTION)], ...],
         Meta(
             min_length=1,
             max_length=80,
-            description="NSID or prefix ending .* that is logged and served",
+            title="an NSID as app.bsky.feed.post or a prefix as app.bsky.graph.*, 1 to 80 of them",
+            description="what is logged and served",
         ),
     ] = ("app.bsky.feed.post",)
     exclude: Annotated[
         str,
-        Meta(description="file of DIDs, one a line, never passed on; read again when it changes"),
+        Meta(
+            title="the path of a file",
+            description="DIDs, one a line, never passed on; read again when it changes",
+        ),
     ] = ""
     log_level: Annotated[
-        str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning, error")
+        str,
+        Meta(
+            pattern="^(debug|info|warning|error)$",
+            title="debug, info, warning or error",
+            description="what is logged to standard error",
+        ),
     ] = "info"
     jetstream: UpstreamSettings = UpstreamSettings()
     hydration: HydrationSettings = HydrationSettings()
@@ -215,6 +242,12 @@ class Setting(msgspec.Struct, frozen=True):
         return _PREFIX + self.key.replace(".", "_").upper()
 
     @property
+    def placeholder(self) -> str:
+        """What stands for its value in the help: the unit, where the name ends with one."""
+        name = self.key.rpartition(".")[2].partition("_per_")[0]
+        return name.rpartition("_")[2].upper()
+
+    @property
     def repeatable(self) -> bool:
         """Whether it is a list: a repeatable option, an array in the file."""
         return isinstance(self.default, tuple)
@@ -226,7 +259,7 @@ class Setting(msgspec.Struct, frozen=True):
         if meta.ge is not None:
             noun = "a whole number" if isinstance(self.default, int) and self._whole else "a number"
             return f"{noun} from {meta.ge} to {meta.le}"
-        return meta.description or "text"
+        return meta.title or "text"
 
     @property
     def _whole(self) -> bool:
@@ -275,10 +308,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             row.flag,
             dest=row.key,
             default=None,
-            metavar=row.key.rpartition(".")[2].rpartition("_")[2].upper(),
+            metavar=row.placeholder,
             action="append" if row.repeatable else "store",
-            help=f"{row.help} (default: {_shown(row.default)})".replace("%", "%%"),
+            help=f"{row.help}: {row.allowed} (default: {_shown(row.default)})".replace("%", "%%"),
         )
+
+
+def hint(option: str) -> str:
+    """Return what to try in place of an option that there is not."""
+    return _like(option, {row.flag for row in table()} | {"--config"})
 
 
 def documentation() -> str:
@@ -295,9 +333,8 @@ def documentation() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in table():
-        allowed = row.allowed if row.allowed != row.help else "see meaning"
         cells = (f"`{row.key}`", f"`{row.flag}`", f"`{row.variable}`", _shown(row.default))
-        lines.append(f"| {' | '.join(cells)} | {allowed} | {row.help} |")
+        lines.append(f"| {' | '.join(cells)} | {row.allowed} | {row.help} |")
     return "\n".join(lines) + "\n"
 
 
@@ -346,7 +383,8 @@ def _refuse_unknown(
     keys = {row.key for row in table()}
     variables = {row.variable for row in table()} | _ELSEWHERE
     for key in from_file.keys() - keys:
-        raise ConfigError(f"{key} in {file}: no such setting; {_like(key, keys)}")
+        shown = key if key.isprintable() else repr(key)
+        raise ConfigError(f"{shown} in {file}: no such setting; {_like(key, keys)}")
     for name in environment:
         if name.startswith(_PREFIX) and name not in variables:
             raise ConfigError(f"{name}: no such setting; {_like(name, variables)}")

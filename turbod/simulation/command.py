@@ -8,6 +8,7 @@ curl "http://127.0.0.1:PORT/control?1:silent" and "...?1:silent=off".
 import argparse
 import signal
 import sys
+from math import nan
 from typing import Final
 
 import trio
@@ -150,21 +151,26 @@ class _whole:  # noqa: N801 - reads as a type in the table above
         self._least, self._most = least, most
 
     def __call__(self, text: str) -> int:
-        number = int(text)
-        if not self._least <= number <= self._most:
-            raise argparse.ArgumentTypeError(f"{text}: from {self._least} to {self._most}")
-        return number
+        if not text.isdecimal() or not self._least <= int(text) <= self._most:
+            expected = f"a whole number from {self._least} to {self._most}"
+            raise argparse.ArgumentTypeError(f"was {text!r}: expected {expected}")
+        return int(text)
 
 
 def _number(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: 0 or more")
-    return number
+    return _between(text, 0, sys.float_info.max)
 
 
 def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: from 0 to 1")
+    return _between(text, 0, 1)
+
+
+def _between(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not least <= number <= most:
+        bounds = f"from {least} to {most}" if most == 1 else f"of {least} or more"
+        raise argparse.ArgumentTypeError(f"was {text!r}: expected a number {bounds}")
     return number

@@ -1,0 +1,194 @@
+"""The command as a person meets it: exit codes, one line a mistake, a log that harms nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from turbod import cli, config, daemon
+from turbod.daemon import CannotStart
+
+
+def ended(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, list[str]]:
+    """Run the command; return its exit code and what it said on standard error."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    return caught.value.code, capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["serv"], "choose from"),
+        (
+            ["serve", "--listn", "a:1"],
+            "turbod serve: --listn: no such option; did you mean --listen?",
+        ),
+        (["serve", "--listn=a:1"], "turbod serve: --listn: no such option"),
+        (["serve", "extra"], "turbod serve: extra: no such option"),
+        (["serve", "--hydration-calls", "5"], "did you mean --hydration-"),
+        (["serve", "--listen", "a:99999"], "expected HOST:PORT"),
+        (["serve", "--listen"], "--listen: expected one argument"),
+        (["tail"], "required: URL"),
+        (["tail", "ws://a", "--cursr", "5"], "turbod tail: --cursr: no such option"),
+        (["simulate", "--rate", "x"], "--rate: was 'x': expected a number of 0 or more"),
+        (["simulate", "--failures", "2"], "was '2': expected a number from 0 to 1"),
+        (["simulate", "--hosts", "99"], "from 1 to 8"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_helps_and_exit_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = ended(arguments, capsys)
+    assert code == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("spelling", [["--cursor", "-15m"], ["--cursor=-15m"]])
+def test_a_cursor_before_now_may_stand_behind_a_space(spelling: list[str]) -> None:
+    assert cli._options(["tail", "ws://a", *spelling]).cursor == "-15m"
+    assert cli._options(["tail", *spelling, "ws://a"]).cursor == "-15m"
+
+
+@pytest.fixture
+def _no_settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the log and the garbage collector of the tests' own process as they are."""
+    monkeypatch.setattr(cli, "_configure_log", lambda _: None)
+    monkeypatch.setattr(cli, "_collect_garbage_seldom", lambda: None)
+
+
+@pytest.mark.usefixtures("_no_settings_of_the_process")
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (CannotStart("the port is in use"), 1, ["turbod: the port is in use"]),
+        (config.ConfigError("--x was 'y'"), 2, ["turbod: --x was 'y'"]),
+        (KeyboardInterrupt(), 130, []),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_what_keeps_it_from_running_is_one_line_however_deep_it_was_raised(
+    error: BaseException,
+    code: int,
+    words: list[str],
+    depth: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(depth):
+        error = BaseExceptionGroup("nursery", [error])
+
+    async def fail(_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    monkeypatch.setattr(daemon, "serve", fail)
+    assert ended(["serve"], capsys) == (code, words)
+
+
+@pytest.mark.usefixtures("_no_settings_of_the_process")
+def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise AssertionError("broken invariant")
+
+    monkeypatch.setattr(daemon, "serve", fail)
+    with pytest.raises(AssertionError, match="broken invariant"):
+        cli.main(["serve"])
+
+
+def test_help_and_version_are_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["--version"], ["serve", "--help"], ["tail", "--help"]):
+        assert ended(arguments, capsys) == (0, [])
+
+
+LOGS = """
+import structlog
+from turbod import cli
+cli._configure_log("info")
+structlog.get_logger().warning("first", text='a "quoted" one', yes=True)
+structlog.get_logger().warning("second", text="Zürich\\ud800")
+try:
+    raise ValueError("x")
+except ValueError:
+    structlog.get_logger().exception("third")
+print("still here")
+"""
+
+
+def logged(stderr: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Log three events in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOGS],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_a_terminal_one_event_is_one_line_of_key_and_value() -> None:
+    lines = logged(subprocess.PIPE, LC_ALL="C").stderr.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith('level=warning event=first text="a \\"quoted\\" one" yes=true')
+    assert "ValueError: x" in lines[2]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert logged(full.fileno()).stdout == "still here\n"
+
+
+def test_a_log_that_nobody_reads_any_longer_stops_nothing() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        assert logged(write).stdout == "still here\n"
+    finally:
+        os.close(write)
+
+
+@pytest.mark.parametrize(("no_color", "escapes"), [("", True), ("1", False)])
+def test_a_terminal_has_colours_unless_it_was_asked_for_none(
+    no_color: str,
+    escapes: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    ours, theirs = os.openpty()
+    try:
+        assert logged(theirs, TERM="xterm", NO_COLOR=no_color).stdout == "still here\n"
+        text = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "first" in text
+    assert ("\x1b[" in text) is escapes
+
+
+@pytest.mark.parametrize("command", [["tail", "ws://127.0.0.1:9"], ["simulate"]])
+def test_ctrl_c_ends_a_command_without_a_word(command: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "turbod", *command],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out = process.stderr if command[0] == "tail" else process.stdout
+    assert out is not None
+    assert out.readline()  # it runs
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode in {0, 130}
+    assert "Traceback" not in errors
