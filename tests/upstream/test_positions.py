@@ -11,6 +11,7 @@ from tests.upstream.fake_jetstream import BASE_US, SECOND, post
 from turbod.event import parse
 from turbod.upstream.low_water import LowWater
 from turbod.upstream.position import SLOP_US, Position, Trail, cursor_to_ask, name_of
+from turbod.upstream.progress import Progress
 
 NOW = BASE_US + 10**6 * SECOND
 
@@ -76,3 +77,16 @@ def test_a_number_of_the_hosts_own_is_the_oldest_anchors() -> None:
     position = trail.position(NOW)
     assert position is not None
     assert (position.cursor, len(position.anchors)) == (106, 4)
+
+
+def test_positions_follow_a_stream_of_which_something_is_always_under_way() -> None:
+    """At each look what was taken before the last look is done, what came since is not."""
+    progress = Progress([None], now_us=lambda: NOW)
+    for look in range(1, 20):
+        progress.trails[0].note(parse(post(look, at=BASE_US + look * SECOND)))
+        progress.promote(look)
+        progress.done([look - 1])
+    position = progress.savable[0]
+    assert position is not None
+    assert position.latest_us >= BASE_US + 15 * SECOND
+    assert name_of(parse(post(19, at=BASE_US + 19 * SECOND))) not in position.anchors

@@ -249,7 +249,6 @@ class Intake:
     def done(self, intakes: Iterable[int]) -> None:
         """Take these as on disk, or not for the log."""
         self._progress.done(intakes)
-        self._progress.promote(self.merge.intake)
 
     def savable(self) -> dict[str, Position]:
         """Return, per host, the newest position that covers only what is done with."""
