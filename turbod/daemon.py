@@ -64,11 +64,11 @@ async def serve(settings: Settings) -> int:
             number = await anext(signals)
             log.info("stopping", signal=signal.Signals(number).name)
             nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
-            with trio.move_on_after(settings.server.shutdown_seconds) as in_time:
+            with trio.move_on_after(settings.server.shutdown_seconds):
                 await daemon.stop()
             nursery.cancel_scope.cancel()
         daemon.close()
-    log.info("stopped", in_time=not in_time.cancelled_caught)
+    log.info("stopped", in_time=daemon.stopped)
     return 0 if daemon.stopped else 128 + number
 
 
@@ -119,7 +119,7 @@ class Daemon:
         """Answer on the port at once, repair the log, then read the network until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run, listeners)
-            await nursery.start(self.log.run)
+            await self._open_log(nursery)
             self._repaired = True
             await self._observe_again()
             self._watch_exclusions(nursery)
@@ -127,8 +127,14 @@ class Daemon:
             self.upstream = self._make_upstream()
             nursery.start_soon(self._save_regularly)
             nursery.start_soon(self._read_upstream, self.upstream)
-            log.info("ready", listen=self._settings.listen, head=self.log.head)
+            log.info("ready", page=_page(listeners), head=self.log.head)
             task_status.started()
+
+    async def _open_log(self, nursery: trio.Nursery) -> None:
+        try:
+            await nursery.start(self.log.run)
+        except* OSError as errors:
+            raise _no_data(self._settings.data, _first(errors)) from None
 
     async def stop(self) -> None:
         """Stop reading, finish what is under way, sync, say goodbye to subscribers."""
@@ -326,18 +332,17 @@ def _locked(data: Path) -> Iterator[None]:
     try:
         for folder in (data, data / "live"):
             folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise CannotStart(
-            f"--data {data}: {error.filename}: {error.strerror}; "
-            "name a folder that turbod may write to"
-        ) from None
+        raise _no_data(data, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise _no_data(data, error) from None
         raise CannotStart(
             f"--data {data}: another turbod uses this folder; stop it first"
         ) from None
@@ -345,6 +350,27 @@ def _locked(data: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _no_data(data: str | Path, error: OSError) -> CannotStart:
+    """Return the refusal of a data folder, naming what in it is not as it must be."""
+    what = "" if str(error.filename) in {"None", str(data)} else f"{error.filename}: "
+    reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
+    return CannotStart(f"--data {data}: {what}{reason}; name a folder that turbod may write to")
+
+
+def _page(listeners: Sequence[trio.SocketListener]) -> str:
+    """Return where a browser finds the page."""
+    host, port = listeners[0].socket.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _first(errors: BaseExceptionGroup[OSError]) -> OSError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, OSError)
+    return error
 
 
 async def _listen(address: str) -> list[trio.SocketListener]:
@@ -369,7 +395,7 @@ def _read_exclusions(file: str) -> frozenset[str]:
     try:
         return exclusion.read(Path(file)) if file else frozenset()
     except (OSError, ValueError) as error:
-        raise CannotStart(f"--exclude {file}: {error}") from None
+        raise CannotStart(f"--exclude {file}: {getattr(error, 'strerror', error)}") from None
 
 
 async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -136,7 +136,7 @@ async def test_a_data_folder_that_is_a_file_is_one_line_and_exit_1(tmp_path: Pat
     assert str(tmp_path / "data") in lines[0]
 
 
-@pytest.mark.parametrize("inside", ["live", "cache.sqlite", "lock"])
+@pytest.mark.parametrize("inside", ["live", "cache.sqlite", "lock", "live/2026-11-20T08.jsonl"])
 async def test_a_data_folder_with_something_in_the_way_is_one_line_and_exit_1(
     tmp_path: Path, inside: str
 ) -> None:
@@ -146,7 +146,7 @@ async def test_a_data_folder_with_something_in_the_way_is_one_line_and_exit_1(
     if inside == "live":
         (data / inside).write_bytes(b"")
     else:
-        (data / inside).mkdir()
+        (data / inside).mkdir(parents=True)
     code, lines = await refusal(nowhere(data))
     assert code == 1, lines
     assert len([line for line in lines if line.startswith("turbod: ")]) == 1, lines
