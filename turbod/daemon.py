@@ -157,15 +157,18 @@ class Daemon:
             return "catching_up"
         if self.log.fault is not None:
             return "stalled"
-        return self.upstream.state()
+        state = self.upstream.state()
+        # The head may be current while accounts whose views are wanted still wait.
+        return "catching_up" if state == "live" and self.hydrator.is_behind else state
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Tell whether a new subscriber can be served, and how the parts are."""
+        appview = self.hydrator.appview.statistics()
         parts = {
             "log": "repaired" if self._repaired else "being repaired",
             "upstream": self.state(),
             "disk": self.log.fault or "ok" if self._repaired else "being read",
-            "appview": self.hydrator.appview.statistics().last_error or "ok",
+            "appview": appview.last_error or "down" if appview.down else "ok",
         }
         return self._repaired, {"ready": self._repaired, **parts}
 

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from turbod.config import CacheSettings, HydrationSettings
 from turbod.database import Database
 from turbod.event import Event, parse
+from turbod.hydration import hydrator as hydrator_module
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
 from turbod.record import Record
@@ -420,6 +422,25 @@ async def test_a_record_over_a_mebibyte_loses_its_largest_views_and_says_so(
         assert shown["unresolved"] == [uri(BOB, "p")]
         assert shown["user"] is not None
         assert len(made.records[0].line(10**15)) <= 1024 * 1024
+
+
+async def test_who_waits_long_for_the_budget_is_behind_until_it_has_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydrator_module, "BEHIND_SECONDS", 0.5)
+    seen = []
+    async with bench(tmp_path) as made:
+        made.appview.budget = (1, 3)
+        for number in range(60):
+            made.take(post(f"did:plc:n{number}"))
+        for _ in range(4):
+            seen.append(made.hydrator.is_behind)
+            await trio.sleep(0.7)
+        await made.metadata()
+        await trio.sleep(1.1)
+        seen.append(made.hydrator.is_behind)
+    assert seen[0] is seen[-1] is False
+    assert True in seen
 
 
 async def test_one_bad_view_of_several_costs_only_itself(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from turbod.record import MAX_RECORD_BYTES, Record
 
 MAX_WAITING_EVENTS: Final = 20_000
 _JOB_BYTES: Final = 3000  # what a waiting event takes beside its message
+BEHIND_SECONDS: Final = 10.0  # more than an AppView that does not answer makes an event wait
 _ASK_AGAIN_SECONDS: Final = 1.0
 _FROM_STREAM_SECONDS: Final = 5.0
 _FRESH_MISSING_SECONDS: Final = 30.0
@@ -61,7 +62,11 @@ class _Job:
 
 
 class Hydrator:
-    """Takes events and gives records to `append`, or their intake numbers to `dropped`."""
+    """Takes events and gives records to `append`, or their intake numbers to `dropped`.
+
+    Attributes:
+        is_behind: an event has waited for its views for long; seen within a second.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Hydrator:
         self._taken = self._hydrated = self._at_once = self._excluded = 0
         self._unresolved = self._from_stream = self._too_long = 0
         self._progress = trio.lowlevel.ParkingLot()
+        self.is_behind = False
 
     def take(self, event: Event, intake: int, logged: bool) -> None:  # noqa: FBT001 - the hot path
         """Hydrate an event and pass it on, now or when its views are there."""
@@ -140,10 +146,14 @@ class Hydrator:
                 await trio.sleep(1)
                 self._recent.expire()
                 self._watch_lag()
+                self.is_behind = self._oldest_waiting_seconds() > BEHIND_SECONDS
+
+    def _oldest_waiting_seconds(self) -> float:
+        now = time.monotonic()
+        return now - min((jobs[0].since for jobs in self._queues.values()), default=now)
 
     def statistics(self) -> HydratorStatistics:
         """Return a snapshot."""
-        oldest = min((jobs[0].since for jobs in self._queues.values()), default=time.monotonic())
         return HydratorStatistics(
             taken=self._taken,
             hydrated=self._hydrated,
@@ -154,7 +164,7 @@ class Hydrator:
             from_stream=self._from_stream,
             waiting_events=self._events,
             waiting_bytes=self._bytes,
-            oldest_waiting_seconds=time.monotonic() - oldest,
+            oldest_waiting_seconds=self._oldest_waiting_seconds(),
         )
 
     def observe(self, event: Event) -> None:
