@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
 import trio
 import trio.testing
 
@@ -134,3 +136,15 @@ async def test_two_saves_at_once_follow_one_another(tmp_path: Path) -> None:
             for _ in range(3):
                 nursery.start_soon(daemon._save)
         assert daemon.cache_fault is None
+
+
+async def test_readiness_names_the_appview_while_it_is_down_and_not_for_what_once_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as daemon:
+        appview = daemon.hydrator.appview
+        for down, said in ((True, "HTTP 503"), (False, "ok")):
+            now = msgspec.structs.replace(appview.statistics(), down=down, last_error="HTTP 503")
+            monkeypatch.setattr(appview, "statistics", lambda now=now: now)
+            is_ready, parts = daemon.ready()
+            assert (is_ready, parts["appview"]) == (True, said)

@@ -29,9 +29,21 @@ STATUS: dict[str, Any] = {
             "duplicate": 140,
             "malformed": {"json": 2},
             "connects": 1,
-            "last_error": None,
-        }
+            "last_error": "what was once",
+        },
+        {
+            "url": "ws://jetstream2.example/subscribe",
+            "state": "waiting",
+            "lag_seconds": None,
+            "received": 0,
+            "accepted": 0,
+            "duplicate": 0,
+            "malformed": {},
+            "connects": 0,
+            "last_error": "cannot connect: <i>refused</i>",
+        },
     ],
+    "appview": {"down": True, "last_error": "HTTP 503", "calls": {"profiles 503": 3}},
     "log": {"fault": "disk full", "records": 12_345, "head": 1_795_171_620_770_754},
     "server": {"subscribers": 7, "refused": {"NotFound": 3}},
 }
@@ -62,6 +74,7 @@ def test_the_page_asks_nothing_of_other_hosts() -> None:
         "/metrics",
         "/readyz",
         "/records?cursor=-5m&amp;limit=3",
+        "#connect",
     } == set(re.findall(r'href="(data:[^"]*)"', text))
     assert "@import" not in text
     assert "url(" not in text
@@ -96,7 +109,9 @@ async def test_a_browser_shows_the_live_state(tmp_path: Path) -> None:
             )
     shown = result.stdout.decode()
     assert ">catching up</span>" in shown
-    assert ">disk full</span>" in shown
+    assert ">disk full; the AppView does not answer</span>" in shown
+    assert "cannot connect: &lt;i&gt;refused&lt;/i&gt;" in shown
+    assert "what was once" not in shown
     assert ">252 ms</b>" in shown
     assert "&lt;b&gt;live&lt;/b&gt;" in shown  # what a stranger wrote is text
     assert "12.3K events" in shown
