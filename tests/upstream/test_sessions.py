@@ -470,6 +470,24 @@ async def test_while_two_replay_their_events_are_taken_by_time() -> None:
         assert late < 300  # the end of the one that connected first, at most
 
 
+async def test_another_instance_behind_one_url_is_asked_from_before_its_lead() -> None:
+    """It stamped 30 s earlier what the other had not sent yet, and numbers on its own."""
+    lead, step = 30 * SECOND, SECOND // 10
+    host = FakeJetstream()
+    async with reading(host) as read:
+        await read.until(lambda: bool(host.requests))
+        host.emit(*(post(n, at=BASE_US + n * step, cursor=n + 5001) for n in range(1000)))
+        await read.until_taken(1000)
+        numbered = [post(n, at=BASE_US + n * step - lead, cursor=n + 1) for n in range(1400)]
+        await host.drop()
+        host.history = numbered[:1350]
+        await read.until(lambda: len(host.requests) >= 2)
+        host.emit(*numbered[1350:])
+        await read.until_taken(1400)
+        assert read.rkeys == rkeys(0, 1400)
+        assert read.gaps == []
+
+
 async def test_a_host_that_numbers_anew_and_then_refuses_is_not_hammered() -> None:
     host = FakeJetstream()
     async with reading(host) as read:

@@ -13,7 +13,7 @@ from turbod.config import UpstreamSettings
 from turbod.cursor import SECOND_US
 from turbod.event import Event, Malformed, parse
 from turbod.upstream.connection import Address, Connection, Disconnected, address_of, connect
-from turbod.upstream.gaps import Resumption, Seen
+from turbod.upstream.gaps import REORDER_US, Resumption, Seen
 from turbod.upstream.intake import Intake
 from turbod.upstream.merge import Verdict
 from turbod.upstream.position import Position, cursor_to_ask
@@ -161,7 +161,9 @@ class Session:
         if position is None:
             return self._fallback
         if self._by_time_once:
-            position = msgspec.structs.replace(position, cursor=0)
+            # Maybe another instance, whose stamps are others: as far apart as stamps may be.
+            since_us = position.time_us - REORDER_US
+            position = msgspec.structs.replace(position, cursor=0, time_us=since_us)
         return position
 
     def _opened(self, position: Position | None) -> None:
