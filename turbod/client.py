@@ -2,14 +2,16 @@
 
 import ssl
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
+import h11
 import msgspec
 import structlog
 import trio
 import trio_websocket
+import wsproto.utilities
+import zstandard
 
 from turbod import __version__
 from turbod.backoff import Backoff
@@ -18,14 +20,28 @@ CONNECT_SECONDS: Final = 10.0
 # The server sends `#cursor` after 15 s without another message: silence means a dead line.
 SILENCE_SECONDS: Final = 45.0
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
-_BYE_SECONDS: Final = 1.0
-_LOST: Final = (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed)
+# What a network and a server that is none of ours can bring about.
+_LOST: Final = (
+    OSError,
+    UnicodeError,  # of a host's name
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio_websocket.HandshakeError,
+    trio_websocket.ConnectionClosed,
+    h11.ProtocolError,
+    wsproto.utilities.ProtocolError,
+    msgspec.MsgspecError,
+    zstandard.ZstdError,
+)
 _FOR_GOOD: Final = frozenset({400, 401, 403, 404, 405, 426, 431})
 
 log = structlog.get_logger()
 
 _decode_records = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_record = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+Transport = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Refused(Exception):
@@ -36,7 +52,8 @@ class Stream:
     """One subscription that is kept up, whatever the network does.
 
     `records` is called with the lines of each message, `told` with each object (`#cursor`,
-    `#info`, `#error`). `cursor` is always safe to resume from once they returned.
+    `#info`, `#error`). `cursor` is always safe to resume from once they returned. What they raise
+    ends `run`.
     """
 
     def __init__(
@@ -51,7 +68,8 @@ class Stream:
         self.cursor = cursor
         self._records = records
         self._told = told
-        self._heard = trio.current_time()
+        self._is_connected = False
+        self._failure: Exception | None = None
         self._backoff = Backoff(first_seconds=0.5, longest_seconds=30)
 
     async def run(self) -> None:
@@ -68,66 +86,56 @@ class Stream:
 
     async def _attempt(self) -> str:
         """Connect once and read until the connection ends; return why it did."""
-        reason = f"nothing heard for {SILENCE_SECONDS:.0f} s"
+        self._failure = None
+        error: BaseException = TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s")
         try:
-            await self._session()
+            with trio.CancelScope() as patience:
+                await self._session(patience)
         except* _LOST as group:
-            reason = _cause(group)
-        return reason
+            error = first(group)
+        else:
+            if self._is_connected:
+                error = TimeoutError(f"nothing heard for {SILENCE_SECONDS:.0f} s")
+        if self._failure is not None:
+            raise self._failure
+        return _words(error)
 
-    async def _session(self) -> None:
-        async with trio.open_nursery() as nursery:
-            websocket = await self._connect(nursery)
-            if websocket is None:
-                raise OSError(f"no answer within {CONNECT_SECONDS:.0f} s")
-            self._heard = trio.current_time()
-            nursery.start_soon(self._watch, nursery.cancel_scope)
-            while True:
-                self._take(await websocket.get_message())
-
-    async def _connect(self, nursery: trio.Nursery) -> trio_websocket.WebSocketConnection | None:
+    async def _session(self, patience: trio.CancelScope) -> None:
+        """Connect and read; `patience` is cancelled by its deadline, which every message moves."""
+        self._is_connected = False
+        patience.deadline = trio.current_time() + CONNECT_SECONDS
         parts = urlsplit(self._at_cursor())
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-        # The library's own timeout waits for its reader for ever: the deadline is ours.
-        with trio.move_on_after(CONNECT_SECONDS) as scope:
-            stream = await _open(host, port, tls=parts.scheme == "wss")
-            try:
-                return await trio_websocket.wrap_client_stream(
-                    nursery,
-                    stream,
-                    parts.netloc.rpartition("@")[2],
-                    f"{parts.path}?{parts.query}",
-                    extra_headers=[(b"User-Agent", f"turbod/{__version__}".encode())],
-                    max_message_size=MAX_MESSAGE_BYTES,
-                    receive_buffer_size=65536,
-                )
-            except trio_websocket.ConnectionRejected as error:
-                raise _refusal(error) from None
-        if scope.cancelled_caught:
-            nursery.cancel_scope.cancel()
-        return None
+        stream = await _open(parts)
+        try:
+            async with trio.open_nursery() as nursery:
+                websocket = await _upgrade(nursery, stream, parts)
+                self._is_connected = True
+                while True:
+                    patience.deadline = trio.current_time() + SILENCE_SECONDS
+                    self._take(_text(await websocket.get_message()))
+        finally:
+            await trio.aclose_forcefully(stream)
 
-    async def _watch(self, scope: trio.CancelScope) -> None:
-        """End the session once nothing was heard for too long."""
-        deadline = -inf
-        while deadline < self._heard + SILENCE_SECONDS:
-            deadline = self._heard + SILENCE_SECONDS
-            await trio.sleep_until(deadline)
-        scope.cancel()
-
-    def _take(self, message: str | bytes) -> None:
-        self._heard = trio.current_time()
-        if message[:1] == "[":
+    def _take(self, message: bytes) -> None:
+        if message[:1] == b"[":
             records = [bytes(raw) for raw in _decode_records(message)]
-            self._records(records)
+            self._give(self._records, records)
             if records and "cursor" in (last := _decode_record(records[-1])):
                 self.cursor = bytes(last["cursor"]).decode()
             self._backoff.reset()
         else:
-            told = msgspec.json.decode(message)
-            self._told(told)
-            if told.get("$type") == "#cursor":
+            told = _decode_object(message)
+            self._give(self._told, told)
+            if told.get("$type") == "#cursor" and "cursor" in told:
                 self.cursor = str(told["cursor"])
+
+    def _give(self, taker: Callable[[Any], None], what: object) -> None:
+        """Hand on; what the taker raises is never taken for a lost connection."""
+        try:
+            taker(what)
+        except Exception as error:
+            self._failure = error
+            raise
 
     def _at_cursor(self) -> str:
         parts = urlsplit(self._url)
@@ -137,15 +145,43 @@ class Stream:
         return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-async def _open(
-    host: str, port: int, *, tls: bool
-) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+async def _open(parts: SplitResult) -> Transport:
+    is_secure = parts.scheme == "wss"
+    host, port = parts.hostname or "", parts.port or (443 if is_secure else 80)
     stream = await trio.open_tcp_stream(host, port)
-    if not tls:
+    if not is_secure:
         return stream
     secure = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host)
-    await secure.do_handshake()
+    try:
+        await secure.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return secure
+
+
+async def _upgrade(
+    nursery: trio.Nursery, stream: Transport, parts: SplitResult
+) -> trio_websocket.WebSocketConnection:
+    # The library's own timeout waits for its reader for ever: the deadline is the caller's.
+    return await trio_websocket.wrap_client_stream(
+        nursery,
+        stream,
+        parts.netloc.rpartition("@")[2],
+        f"{parts.path}?{parts.query}",
+        extra_headers=[(b"User-Agent", f"turbod/{__version__}".encode())],
+        max_message_size=MAX_MESSAGE_BYTES,
+        receive_buffer_size=65536,
+    )
+
+
+def _text(message: str | bytes) -> bytes:
+    """Return a message's text; a binary one is a zstd frame of it."""
+    if isinstance(message, str):
+        return message.encode()
+    if zstandard.frame_content_size(message) > MAX_MESSAGE_BYTES:
+        raise zstandard.ZstdError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
+    return zstandard.ZstdDecompressor().decompress(message)
 
 
 def _stream_url(url: str) -> str:
@@ -154,21 +190,35 @@ def _stream_url(url: str) -> str:
     Raises:
         Refused: it is no URL of a host.
     """
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    expected = f"{url}: expected ws://HOST:PORT or wss://HOST, with a path and query or not"
+    try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise Refused(expected) from None
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in {"ws", "wss"} or not parts.hostname:
-        raise Refused(f"{url}: expected ws://HOST:PORT or wss://HOST, with a path and query or not")
+    if scheme not in {"ws", "wss"} or not is_whole:
+        raise Refused(expected)
     return urlunsplit(parts._replace(scheme=scheme, path=parts.path.rstrip("/") or "/turbostream"))
 
 
-def _refusal(error: trio_websocket.ConnectionRejected) -> Exception:
-    body = (error.body or b"").decode("utf-8", "replace")
-    text = f"the server answered {error.status_code}: {body or 'nothing more'}"
-    return Refused(text) if error.status_code in _FOR_GOOD else OSError(text)
-
-
-def _cause(group: BaseExceptionGroup[Any]) -> str:
-    error: BaseException = group
+def first(error: BaseException) -> BaseException:
+    """Return what was raised, out of the groups that nurseries put it into."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error.__cause__ or error) or type(error).__name__
+    return error
+
+
+def _words(error: BaseException) -> str:
+    """Say why a connection ended.
+
+    Raises:
+        Refused: where the server would say the same again.
+    """
+    if not isinstance(error, trio_websocket.ConnectionRejected):
+        return str(error.__cause__ or error) or type(error).__name__
+    body = (error.body or b"").decode("utf-8", "replace")
+    text = f"the server answered {error.status_code}: {body or 'nothing more'}"
+    if error.status_code in _FOR_GOOD:
+        raise Refused(text)
+    return text

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from turbod.client import Refused, Stream
+from turbod.client import Refused, Stream, first
 
 log = structlog.get_logger()
 
@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Print until interrupted; return 1 where the server refuses for good."""
+    """Print until interrupted; return 1 where the server refuses for good or output fails."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     code = 0
     with CatchUp() as catch_up:
         try:
@@ -44,10 +45,13 @@ async def run(options: argparse.Namespace) -> int:
                 options.url, cursor=options.cursor, records=catch_up.print, told=catch_up.told
             ).run()
         except* Refused as group:
-            print(f"turbod: {_first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
+            print(f"turbod: {first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
             code = 1
-        except* BrokenPipeError:  # whoever read us, such as `head`, has enough
+        except* OSError as group:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if group.subgroup(BrokenPipeError) is None:
+                print(f"turbod: standard output: {first(group)}", file=sys.stderr)  # noqa: T201 - as above
+                code = 1  # else whoever read us, such as `head`, has enough
     return code
 
 
@@ -106,10 +110,3 @@ class CatchUp:
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
     return {name.lstrip("$"): value for name, value in message.items()}
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,0 +1,226 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.server.harness import DID, Harness, did, open_descriptors, post, serving
+from turbod import client
+from turbod.backoff import Backoff
+from turbod.client import Refused, Stream
+from turbod.server.request import HeadReader, upgrade_answer
+
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n"
+)
+Behaviour = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+class Taken:
+    """What a stream handed on."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.told: list[dict[str, Any]] = []
+
+    def records(self, lines: Sequence[bytes]) -> None:
+        self.keys += [json.loads(line)["message"]["commit"]["rkey"] for line in lines]
+
+    def stream(self, url: str, cursor: str | None = None) -> Stream:
+        return Stream(url, cursor=cursor, records=self.records, told=self.told.append)
+
+
+@asynccontextmanager
+async def behaving(behaviour: Behaviour) -> AsyncIterator[int]:
+    """A server that is none of ours."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                await behaviour(stream)
+
+        await nursery.start(partial(trio.serve_listeners, serve, [listener]))
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_is_resumed_where_it_was_without_loss_or_repeats(tmp_path: Path) -> None:
+    taken = Taken()
+    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+        await harness.fill(150)
+        url = f"http://127.0.0.1:{harness.port}"
+        nursery.start_soon(taken.stream(url, "0").run)
+        await harness.settled(lambda: len(taken.keys) == 150)
+        for one in harness.server._connections.subscribers:
+            await trio.aclose_forcefully(one._websocket._stream)
+        await harness.fill(50)
+        await harness.settled(lambda: len(taken.keys) >= 200)
+        assert taken.keys == [f"k{n}" for n in range(200)]
+        assert [one["reason"] for one in taken.told] == ["connect", "connect"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_compressed_stream_is_read_too(tmp_path: Path) -> None:
+    taken = Taken()
+    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+        await harness.fill(5)
+        url = f"127.0.0.1:{harness.port}/turbostream?compress=zstd"
+        nursery.start_soon(taken.stream(url, "0").run)
+        await harness.settled(lambda: len(taken.keys) == 5)
+        assert taken.told[0]["reason"] == "connect"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_refusal_for_good_ends_it_with_the_servers_words(tmp_path: Path) -> None:
+    async with serving(tmp_path) as harness:
+        stream = Taken().stream(f"ws://127.0.0.1:{harness.port}/turbostream?nope=1")
+        with trio.fail_after(3), pytest.raises(Refused, match=r"400.*nope"):
+            await stream.run()
+
+
+@pytest.mark.parametrize("url", ["ws://h:99999", "ws://h:0", "ws://[::1", "ftp://h", "ws://", ""])
+async def test_what_is_no_address_of_a_stream_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="expected ws"):
+        Taken().stream(url)
+
+
+async def silent(stream: trio.SocketStream) -> None:
+    async for _ in stream:
+        pass
+
+
+async def leave(stream: trio.SocketStream) -> None:
+    await stream.receive_some(10)
+
+
+async def say(words: bytes, stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(words)
+    await trio.sleep(0.02)
+
+
+async def stream_of(payload: bytes, opcode: int, stream: trio.SocketStream) -> None:
+    request = HeadReader().feed(await stream.receive_some())
+    assert request is not None
+    await stream.send_all(upgrade_answer(request, None))
+    await stream.send_all(bytes((0x80 | opcode, len(payload))) + payload)
+    await trio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        silent,
+        leave,
+        partial(say, b"hello\r\n\r\n"),
+        partial(say, b"HTTP/1.1 429 Too Many\r\nContent-Length: 100\r\n\r\n{"),
+        partial(say, SWITCH % b"wrong"),
+        partial(stream_of, b"no JSON", 1),
+        partial(stream_of, b"[1]", 1),
+        partial(stream_of, b"[", 1),
+        partial(stream_of, b"null", 1),
+        partial(stream_of, b'{"$type":"#cursor"}', 1),
+        partial(stream_of, b"no zstd", 2),
+        partial(stream_of, b"\xff", 1),
+        partial(stream_of, b"x", 7),
+    ],
+    ids=lambda one: getattr(one, "__name__", "") or repr(one.args),
+)
+async def test_a_server_that_is_none_of_ours_is_tried_again_and_costs_no_descriptor(
+    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.1)
+    attempts = 0
+
+    async def counting(stream: trio.SocketStream) -> None:
+        nonlocal attempts
+        attempts += 1
+        await behaviour(stream)
+
+    async with behaving(counting) as port, trio.open_nursery() as nursery:
+        stream = Stream(f"ws://127.0.0.1:{port}", records=lambda _: None, told=lambda _: None)
+        stream._backoff = Backoff(first_seconds=0.01, longest_seconds=0.01)
+        before = open_descriptors()
+        nursery.start_soon(stream.run)
+        with trio.fail_after(5):
+            while attempts < 20:  # noqa: ASYNC110 - what is looked at is the server's side
+                await trio.sleep(0.01)
+        assert open_descriptors() - before < 15
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_in_which_nothing_is_heard_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.3)
+    taken = Taken()
+    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+        nursery.start_soon(taken.stream(f"127.0.0.1:{harness.port}").run)
+        await harness.settled(lambda: len(taken.told) >= 2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_taker_raises_ends_it(tmp_path: Path) -> None:
+    """Also where it looks like a network's error: a full disk is no lost connection."""
+
+    def fail(_: object) -> None:
+        raise OSError("no room")
+
+    async with serving(tmp_path) as harness:
+        await harness.fill(1)
+        stream = Stream(f"127.0.0.1:{harness.port}", cursor="0", records=fail, told=lambda _: None)
+        with trio.fail_after(3), pytest.raises(OSError, match="no room"):
+            await stream.run()
+
+
+async def tail(harness: Harness, *arguments: str, output: int) -> trio.Process:
+    url = f"127.0.0.1:{harness.port}"
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-m", "turbod", "tail", url, *arguments],
+        stdout=output,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def test_tail_prints_records_and_nothing_else_and_ends_with_its_reader(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as harness:
+        await harness.publish(post(0, author=did(1)))
+        harness.log.mark_gap("something")
+        await harness.publish(post(1, author=DID))
+        process = await tail(harness, "--cursor=0", output=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = b""
+        with trio.fail_after(10):
+            while printed.count(b"\n") < 2:
+                printed += await process.stdout.receive_some()
+            keys = [json.loads(line)["message"]["commit"]["rkey"] for line in printed.splitlines()]
+            assert keys == ["k0", "k1"]
+            assert b"something" in await process.stderr.receive_some()
+            await process.stdout.aclose()
+            await harness.publish(post(2))
+            assert await process.wait() == 0
+
+
+async def test_tail_says_in_one_line_that_it_cannot_write(tmp_path: Path) -> None:
+    async with serving(tmp_path) as harness:
+        await harness.fill(1)
+        full = os.open("/dev/full", os.O_WRONLY)
+        process = await tail(harness, "--cursor=0", output=full)
+        os.close(full)
+        assert process.stderr is not None
+        with trio.fail_after(10):
+            assert await process.wait() == 1
+            assert b"No space left" in await process.stderr.receive_some()
