@@ -242,3 +242,21 @@ async def test_a_host_never_read_that_begins_with_the_logs_last_event_has_no_gap
     async with reading(host, fallback=position(3, 4, 5)) as read:
         await read.until_taken(11)
         assert read.gaps == []
+
+
+async def test_no_position_is_saved_behind_a_gap_that_is_not_on_disk_yet() -> None:
+    """It is written with the next record: a restart before that has to find the hole again."""
+    host = FakeJetstream()
+    saved = position(3, 4, 5)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        host.history = posts(100, 110)  # these only feed the cache
+        likes = ("app.bsky.feed.like",)
+        async with reading(host, collections=likes, positions={host.url: saved}) as read:
+            await read.until_taken(10)
+            assert [place for place, _ in read.gaps] == [0]
+            assert read.upstream.positions() == {host.url: saved}
+            host.emit(post(111, at=BASE_US + 111 * SECOND).replace(b"feed.post", b"feed.like"))
+            await read.until_taken(11)
+            await read.until(lambda: read.upstream.positions() != {host.url: saved})
+        nursery.cancel_scope.cancel()

@@ -236,6 +236,7 @@ class Intake:
         self._telling = trio.Event()
         try:
             await self._gap(message)
+            self._progress.gap_told()
         finally:
             self._telling.set()
             self._telling = None
@@ -264,6 +265,8 @@ class Intake:
         self.verdicts[host][verdict] += 1
         if verdict is Verdict.FEEDS_CACHE:
             self._progress.done((self.merge.intake,))
+        elif verdict is Verdict.ACCEPTED and self._progress.record_awaited:
+            self._progress.record_taken(self.merge.intake)
         if moves_on and verdict is not Verdict.UNWANTED:
             self._notes[host](event)
         return verdict

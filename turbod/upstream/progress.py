@@ -16,6 +16,7 @@ class Progress:
     Attributes:
         trails: where each host stands now, to go on from in this process.
         savable: per host, what may be saved.
+        record_awaited: a gap was told that is not on disk: it is written with the next record.
     """
 
     def __init__(self, positions: Sequence[Position | None], *, now_us: Callable[[], int]) -> None:
@@ -23,6 +24,8 @@ class Progress:
         self.savable = list(positions)
         self._candidates: list[tuple[int, Position] | None] = [None] * len(positions)
         self._low_water = LowWater()
+        self._held_until = 0
+        self.record_awaited = False
         self._now_us = now_us
 
     def position(self, host: int) -> Position | None:
@@ -33,9 +36,20 @@ class Progress:
         """Take these as on disk, or not for the log."""
         self._low_water.done(intakes)
 
+    def gap_told(self) -> None:
+        """Save nothing new until an event for the log, taken from now on, is done with."""
+        self.record_awaited = True
+
+    def record_taken(self, intake: int) -> None:
+        """Take note of the first event for the log since a gap was told."""
+        self.record_awaited = False
+        self._held_until = intake
+
     def promote(self, newest_intake: int) -> None:
         """Let candidates become savable, and make new ones: 30 us, so not for every event."""
         mark = self._low_water.mark
+        if self.record_awaited or mark < self._held_until:
+            return
         for host in range(len(self.trails)):
             candidate = self._candidates[host]
             if candidate is not None and candidate[0] <= mark:
