@@ -6,11 +6,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.upstream.fake_jetstream import BASE_US, SECOND, FakeJetstream, post, reading
+from tests.upstream.fake_jetstream import BASE_US, SECOND, FakeJetstream, FakeLog, post, reading
 from turbod.event import Event, parse
 from turbod.upstream.gaps import REORDER_US, Coverage, Resumption, Seen, can_judge
 from turbod.upstream.gaps import _subtract as subtract
+from turbod.upstream.intake import Intake
 from turbod.upstream.position import Position, name_of
+from turbod.upstream.subscription import Subscription
 
 
 def event(number: int, *, at: int | None = None) -> Event:
@@ -260,3 +262,37 @@ async def test_no_position_is_saved_behind_a_gap_that_is_not_on_disk_yet() -> No
             await read.until_taken(11)
             await read.until(lambda: read.upstream.positions() != {host.url: saved})
         nursery.cancel_scope.cancel()
+
+
+async def test_a_gap_whose_telling_was_cut_short_is_told_at_the_next_connect() -> None:
+    told: list[str] = []
+    cut_short = trio.CancelScope()
+
+    async def gap(message: str) -> None:
+        await trio.lowlevel.checkpoint()
+        cut_short.cancel()
+        await trio.lowlevel.checkpoint()
+        told.append(message)
+
+    intake = Intake(
+        hosts=["ws://a"],
+        positions=[position(3, 4, 5)],
+        subscription=Subscription(("app.bsky.feed.post",)),
+        limit=100,
+        older=FakeLog(),
+        take=lambda *_: None,
+        has_room=lambda: True,
+        room=trio.lowlevel.checkpoint,
+        gap=gap,
+        now_us=lambda: BASE_US + 3600 * SECOND,
+        verdict_seconds=1,
+    )
+    resumption = Resumption(position(3, 4, 5), by_number=False)
+    with cut_short:
+        await intake.judge(0, resumption, event(100))
+    assert (told, intake.gaps) == ([], 0)
+    intake.leave(0)
+    await intake.judge(0, resumption, event(100))
+    assert (len(told), intake.gaps) == (1, 1)
+    await intake.judge(0, resumption, event(100))
+    assert len(told) == 1

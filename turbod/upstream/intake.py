@@ -218,25 +218,29 @@ class Intake:
         with trio.move_on_after(self._verdict_seconds):
             while (verdict := self._coverage.is_gap(host, after, before)) is None:
                 await self._coverage_changed.wait()
+        while self._telling is not None:
+            await self._telling.wait()
+            verdict = self._coverage.is_gap(host, after, before)
         if verdict is False:
             return
-        self._coverage.told(after, before)
-        self._announce()
-        self.gaps += 1
         await self._tell(
             f"{self._hosts[host]} no longer has the events between "
             f"{_time(after)} and {_time(before)}, and no other upstream has shown that it has"
         )
+        self._coverage.told(after, before)
+        self._announce()
 
     async def _tell(self, message: str) -> None:
-        """Pass a gap on; nobody's events are taken meanwhile, so that it stands at its place."""
+        """Pass a gap on; nobody begins to read meanwhile, so that it stands at its place.
+
+        Where it is cancelled nothing was told: the next connect finds the same hole.
+        """
         logger.error("upstream_gap", gap=message)
-        while self._telling is not None:
-            await self._telling.wait()
         self._telling = trio.Event()
         try:
             await self._gap(message)
             self._progress.gap_told()
+            self.gaps += 1
         finally:
             self._telling.set()
             self._telling = None
