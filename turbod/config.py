@@ -53,7 +53,7 @@ class UpstreamSettings(Section, frozen=True):
     identities: Annotated[
         int,
         Meta(
-            ge=10_000,
+            ge=500_000,
             le=100_000_000,
             description="events remembered in memory to recognise a second copy, 16 bytes each",
         ),

@@ -167,6 +167,25 @@ def test_only_something_later_brings_back_what_is_gone(reopen: Open) -> None:
     assert not reopen().hidden((BOB,))
 
 
+def test_an_older_notice_that_comes_late_does_not_take_an_account_away_again(
+    reopen: Open,
+) -> None:
+    cache = reopen()
+    cache.bring_back(BOB, "2026-01-02")
+    cache.take_away(BOB, "2026-01-01")
+    assert not cache.hidden((BOB,))
+    cache.take_away(BOB, "2026-01-03")
+    assert cache.hidden((BOB,))
+
+
+def test_which_accounts_are_back_is_bounded(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "MAX_BACK", 10)
+    cache = reopen()
+    for number in range(30):
+        cache.bring_back(f"did:plc:{number}", "t")
+    assert len(cache._back) == 10
+
+
 def test_what_is_gone_is_remembered_long_enough_and_not_for_ever(
     reopen: Open, clock: Clock
 ) -> None:

@@ -94,3 +94,13 @@ def test_a_verification_outdates_its_subject() -> None:
 @pytest.mark.parametrize("collection", ["app.bsky.feed.like", "app.bsky.graph.follow"])
 def test_what_only_counts_changes_nothing(collection: str) -> None:
     assert effect(commit(collection)) == NOTHING
+
+
+def test_a_notice_of_a_whole_second_comes_before_one_of_its_fractions() -> None:
+    def version(moment: str) -> str:
+        notice = {"active": True, "did": DID, "seq": 1, "time": moment}
+        event = {"did": DID, "time_us": 1, "kind": "account", "account": notice}
+        return subject(parse(json.dumps(event).encode()))[1]
+
+    times = ["2026-07-04T14:38:07Z", "2026-07-04T14:38:07.877Z", "2026-07-04T14:38:08Z"]
+    assert sorted(times, key=version) == times

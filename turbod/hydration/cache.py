@@ -19,6 +19,7 @@ from turbod.database import Changes, Database, Gone, StoredView
 from turbod.event import uri_did
 
 MAX_INVALIDATED: Final = 200_000  # about 30 MB; the network makes some 30 a second
+MAX_BACK: Final = 20_000  # about 5 MB
 MAX_GONE: Final = 200_000  # about 40 MB
 POST_GONE_SECONDS: Final = 3600  # by then the AppView itself has long indexed the deletion
 ACCOUNT_GONE_SECONDS: Final = 86400
@@ -93,6 +94,7 @@ class Cache:
         self._oldest = database.number("oldest")
         self._invalidated = database.invalidated()
         self._gone = dict(database.gone())
+        self._back: OrderedDict[str, str] = OrderedDict()
         self.excluded: frozenset[str] = frozenset()
         self._changes = Changes()
         self._next_expiry = 0.0
@@ -172,7 +174,7 @@ class Cache:
     def take_away(self, ref: str, version: str) -> None:
         """Never show `ref` again, until something later than `version` brings it back."""
         known = self._gone.get(ref)
-        if known is not None and known.version >= version:
+        if (known is not None and known.version >= version) or self._back.get(ref, "") >= version:
             return
         seconds = POST_GONE_SECONDS if ref.startswith("at:") else ACCOUNT_GONE_SECONDS
         gone = Gone(version, self._now_us() + seconds * _SECOND_US)
@@ -183,7 +185,15 @@ class Cache:
             del self._gone[next(iter(self._gone))]
 
     def bring_back(self, ref: str, version: str) -> None:
-        """Show `ref` again, if `version` is later than what took it away."""
+        """Show `ref` again, if `version` is later than what took it away.
+
+        An account's is remembered, so that an older notice that only a late host brings does not
+        take it away once more. A post's key is hardly ever used again.
+        """
+        if not ref.startswith("at:"):
+            self._back[ref] = max(version, self._back.pop(ref, ""))
+            if len(self._back) > MAX_BACK:
+                self._back.popitem(last=False)
         gone = self._gone.get(ref)
         if gone is not None and version > gone.version:
             del self._gone[ref]

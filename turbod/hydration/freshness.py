@@ -68,9 +68,12 @@ def effect(event: Event) -> Effect:
 
 
 def subject(event: Event) -> tuple[str, str]:
-    """Return whose fate an event decides, and as of when: the `rev`, or the notice's `time`."""
+    """Return whose fate an event decides, and as of when: the `rev`, or the notice's `time`.
+
+    Both order as text. Without its Z a time of whole seconds comes before one with a fraction.
+    """
     if event.notice is not None:
-        return event.did, event.notice["time"]
+        return event.did, event.notice["time"].removesuffix("Z")
     return event.at_uri, event.rev
 
 

@@ -110,6 +110,11 @@ class Intake:
             until = after
         self.identities.complete_above(0 if until <= floor else until)
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether a gap is being told: nothing may be taken on until it was."""
+        return self._telling is not None
+
     def has_room(self) -> bool:
         """Tell whether events may be taken on."""
         return self._has_room() and self._telling is None

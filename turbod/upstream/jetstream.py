@@ -274,6 +274,8 @@ class Session:
             if order.waiting and order.is_full(host):
                 with self._held():
                     await intake.until_drained(host)
+            if intake.is_telling:  # a gap, before anything that comes behind it
+                await self._hold()
         if last is not None:
             self._heard(last)
         if not intake.has_room():  # asked once a read: 64 KiB more or less
