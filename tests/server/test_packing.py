@@ -13,7 +13,7 @@ from turbod.eventlog.tail import Tail
 from turbod.filter import EVERYTHING, Filter
 from turbod.server.endpoints import TURBOSTREAM_JSON
 from turbod.server.interests import Interest
-from turbod.server.packing import HISTORY_PIECE_BYTES, Frames, Packer, View
+from turbod.server.packing import PIECE_BYTES, Frames, Packer, View
 
 FIRST = 10**15
 
@@ -106,7 +106,29 @@ def test_what_is_built_is_forgotten_when_what_is_withheld_changes() -> None:
     hidden.add(did(2))
     packer.forget()
     assert cursors(packer.live(one, FIRST, shared)) == [1, 2, 4, 5]
-    assert cursors(packer.history(one, FIRST, shared)) == [1, 2, 4, 5]
+    assert cursors(packer.piece(one, FIRST, shared)) == [1, 2, 4, 5]
+
+
+def test_what_is_for_one_alone_comes_by_the_piece() -> None:
+    """A thousand who stand inside chunks and take nothing would hold half a GB else."""
+    packer, one, alone = Packer(), chunk(0, 100, padding=3_000), view()
+    position, found = FIRST + 1, []
+    while (piece := packer.live(one, position, alone)) is not None:
+        assert len(piece) <= PIECE_BYTES + 10
+        found += cursors(piece)
+        position = piece.last
+    assert found == list(range(2, 101))
+    assert position == one.last
+    assert not one.texts
+
+
+def test_behind_the_last_piece_nothing_of_the_chunk_is_looked_at_again() -> None:
+    few = Filter(dids=frozenset({did(1)}))
+    for users in (1, 2):
+        frames = Packer().live(chunk(0, 10), FIRST, view(few, users=users))
+        assert frames is not None
+        assert cursors(frames) == [2, 7]
+        assert frames.last == FIRST + 10
 
 
 @pytest.mark.parametrize("padding", [0, 3_000, 70_000])
@@ -117,17 +139,16 @@ def test_what_is_built_is_forgotten_when_what_is_withheld_changes() -> None:
         [EVERYTHING, Filter(dids=frozenset({did(1), did(3)})), Filter(about=frozenset({did(1)}))]
     ),
 )
-def test_history_in_pieces_is_what_live_sends_at_once(
+def test_pieces_together_are_what_a_scan_selects(
     padding: int, after: int, batch: int, chosen: Filter
 ) -> None:
     packer, one, wanted = Packer(), chunk(0, 20, padding=padding), view(chosen, batch=batch)
     position, found = FIRST + after, []
-    while (piece := packer.history(one, position, wanted)) is not None:
+    while (piece := packer.piece(one, position, wanted)) is not None:
         sizes = [len(message) for message in messages(piece)]
         assert max(sizes) <= batch
         assert (piece.messages, piece.records) == (len(sizes), sum(sizes))
-        assert len(piece) <= HISTORY_PIECE_BYTES + 10 or piece.records == 1
+        assert len(piece) <= PIECE_BYTES + 10 or piece.records == 1
         found += cursors(piece)
         position = piece.last
-    assert found == cursors(packer.live(one, FIRST + after, wanted))
     assert found == [n + 1 for n in range(after, 20) if chosen.matches(one.heads[n], one.size(n))]

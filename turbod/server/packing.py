@@ -11,7 +11,7 @@ from turbod.server.interests import Interest
 
 Withhold = Callable[[Head, bytes], bytes | None]
 
-HISTORY_PIECE_BYTES: Final = 64 * 1024  # a slow reader of history holds one
+PIECE_BYTES: Final = 64 * 1024  # of what nobody else is sent: a slow reader holds one
 
 
 class View:
@@ -50,7 +50,7 @@ class Frames(bytes):
     """Whole frames of records, one behind the other, to be sent in one go.
 
     Attributes:
-        last: the cursor of the last record in them.
+        last: the position behind them; the chunk's own last where no more of it is to be sent.
         messages: how many frames.
         records: how many records.
     """
@@ -94,57 +94,61 @@ class Packer:
         self._generation = 0
 
     def live(self, chunk: Chunk, after: int, view: View) -> Frames | None:
-        """Return a chunk in memory for a subscriber who stands at `after`; None for nothing."""
+        """Return a chunk in memory for a subscriber who stands at `after`; None for no more.
+
+        What others are sent too comes whole; for one alone it comes by the piece.
+        """
         interest, dids = view.interest, view.interest.all_dids
         # Most of what a filter by DID is asked about is not for it.
         if dids is not None and chunk.dids is not None and chunk.dids.isdisjoint(dids):
             return None
         is_shared = after <= chunk.after and (interest.is_everything or interest.users > 1)
         if not is_shared:
-            return self._build(chunk, after, view)
+            return self.piece(chunk, after, view)
         key = (self._generation, view.key)
         kept = chunk.texts.get(key)
         if isinstance(kept, Frames):
             return kept
-        built = self._build(chunk, after, view)
+        built = self._build(chunk, view)
         if built is not None:
             chunk.texts[key] = built
         return built
 
-    def history(self, chunk: Chunk, after: int, view: View) -> Frames | None:
-        """Return the next piece of a chunk from disk, about 64 KiB; None where none is left."""
+    def piece(self, chunk: Chunk, after: int, view: View) -> Frames | None:
+        """Return the next piece of a chunk for this view alone, about 64 KiB; None for no more."""
         selected = select(chunk, after, view.interest, self._withhold)
         pieces: list[bytes] = []
         size = records = last = 0
-        for run in frames.runs(selected, batch=view.batch, max_bytes=HISTORY_PIECE_BYTES):
+        for run in frames.runs(selected, batch=view.batch, max_bytes=PIECE_BYTES):
             frame = view.records(run)
-            if pieces and size + len(frame) > HISTORY_PIECE_BYTES:
+            if pieces and size + len(frame) > PIECE_BYTES:
                 break
             pieces.append(frame)
             size, records, last = size + len(frame), records + len(run.lines), run.last
-            if size > HISTORY_PIECE_BYTES // 2:
+            if size > PIECE_BYTES // 2:
                 break  # another would be built in vain
+        else:
+            last = chunk.last
         return join(pieces, last=last, records=records) if pieces else None
 
     def forget(self) -> None:
         """Use nothing more of what was built: what is withheld has changed."""
         self._generation += 1
 
-    def _build(self, chunk: Chunk, after: int, view: View) -> Frames | None:
-        if self._is_whole_array(chunk, after, view):
+    def _build(self, chunk: Chunk, view: View) -> Frames | None:
+        if self._is_whole_array(chunk, view):
             return join([view.frame(chunk.array)], last=chunk.last, records=len(chunk))
-        selected = select(chunk, after, view.interest, self._withhold)
+        selected = select(chunk, chunk.after, view.interest, self._withhold)
         cut = list(frames.runs(selected, batch=view.batch))
         if not cut:
             return None
         records = sum(len(run.lines) for run in cut)
-        return join([view.records(run) for run in cut], last=cut[-1].last, records=records)
+        return join([view.records(run) for run in cut], last=chunk.last, records=records)
 
-    def _is_whole_array(self, chunk: Chunk, after: int, view: View) -> bool:
+    def _is_whole_array(self, chunk: Chunk, view: View) -> bool:
         return (
             view.interest.is_everything
             and self._withhold is None
-            and after <= chunk.after
             and len(chunk) <= view.batch
             and view.framing.shares_arrays
         )

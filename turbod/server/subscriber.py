@@ -243,13 +243,15 @@ class Subscriber:
                 await trio.lowlevel.checkpoint()
 
     async def _send_live(self) -> int:
-        """Send the next chunk of those in memory; return how many records were looked at."""
+        """Send the next chunk in memory, or a piece; return how many records were looked at."""
         chunk = self._log.next_chunk(self._position)
         assert chunk is not None, "the head is above the position, and all is in memory"
         await self._tell_gap(chunk)
-        if (records := self._services.packer.live(chunk, self._position, self._view)) is not None:
+        records = self._services.packer.live(chunk, self._position, self._view)
+        if records is None:
+            self._position = chunk.last
+        else:
             await self._send_records(records)
-        self._position = chunk.last
         return len(chunk)
 
     async def _send_history(self) -> None:
@@ -286,7 +288,7 @@ class Subscriber:
         """Send the next piece of the first chunk, or go on to the chunk behind it."""
         if not self._chunks:
             return
-        piece = self._services.packer.history(self._chunks[0], self._position, self._view)
+        piece = self._services.packer.piece(self._chunks[0], self._position, self._view)
         if piece is None:
             self._position = self._chunks.popleft().last
             await trio.lowlevel.checkpoint()
