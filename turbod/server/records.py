@@ -71,7 +71,6 @@ async def read_page(
             chunk = log.next_chunk(collector.position)
             assert chunk is not None, "the head is above the position, and all is in memory"
             chunks = [chunk]
-            await trio.lowlevel.checkpoint()
         else:
             try:
                 chunks = await log.read_chunks(collector.position)
@@ -81,6 +80,7 @@ async def read_page(
                 continue
         for chunk in chunks:
             collector.take(chunk)
+            await trio.lowlevel.checkpoint()
             if collector.is_full():
                 break
     return Page(collector.lines, collector.position)

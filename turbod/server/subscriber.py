@@ -345,14 +345,15 @@ class Subscriber:
 
     def _standing(self) -> news.Standing:
         log, services = self._log, self._services
+        events_behind = log.events_behind(self._position)
         return news.Standing(
             cursor=self._position,
             head=log.head,
             floor=log.floor,
             now_us=services.now_us(),
-            live=self.is_live,
+            live=self.is_live and events_behind is not None,  # it may lag since it was live
             upstream=services.upstream_state(),
-            events_behind=log.events_behind(self._position),
+            events_behind=events_behind,
             events_per_minute=log.events_per_minute,
         )
 
