@@ -425,6 +425,26 @@ async def test_an_hour_that_somebody_took_away_is_a_gap(tmp_path: Path) -> None:
     assert [(gap.after, gap.before) for gap in gaps] == [(T0 + 3, T0 + 2 * HOUR + 1)]
 
 
+async def test_where_the_current_file_was_taken_away_memory_goes_on_behind_a_gap(
+    tmp_path: Path,
+) -> None:
+    """Whoever reads history gets there, and does not ask for ever."""
+    async with running(tmp_path, settings=SMALL) as log:
+        for first in range(1, 400, 20):
+            await append(log, range(first, first + 20), padding=10_000)
+        start = log._tail.start
+        assert log.floor < start
+        (tmp_path / "live" / "2026-11-20T10.jsonl").unlink()
+        seen, gaps = await from_disk(log, log.floor)
+        in_memory, _ = await from_memory(log, start)
+        assert seen
+        assert in_memory[: len(seen)] == seen
+        assert [(gap.after, gap.before) for gap in gaps] == [(log.floor, seen[0][0])]
+        position = seen[-1][0]
+        assert log.in_memory(position)
+        assert (await from_memory(log, position))[0] == in_memory[len(seen) :]
+
+
 async def test_big_files_are_searched_not_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

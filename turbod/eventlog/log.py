@@ -144,10 +144,16 @@ class EventLog:
     async def read_chunks(self, after: int) -> list[Chunk]:
         """Read the next chunks above `after` from disk, about 1 MiB; none only at the head.
 
+        Where nothing can be read up to what is in memory, that comes, behind a gap.
+
         Raises:
             Pruned: records above `after` have been deleted to make room.
         """
-        return await self._reader.chunks(after)
+        head = self.head
+        chunks = await self._reader.chunks(after)
+        if not chunks and after < head and not self.in_memory(after):
+            chunks = [self._tail.oldest_after(after, "what the disk held here cannot be read")]
+        return chunks
 
     async def read_identities(self, *, after: int, until: int) -> "array[int]":
         """Return the identities of the events above `after`, up to the cursor `until`.

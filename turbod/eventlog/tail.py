@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
-from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, merged
+from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap, merged
 from turbod.eventlog.texts import SharedTexts, TextBudget
 
 RECORD_OVERHEAD_BYTES: Final = 400  # a head, its strings, a place in the chunk's lists
@@ -70,6 +70,17 @@ class Tail:
         assert after >= self._start, "the position is not in memory"
         index = bisect_right(self._lasts, after)
         return self._chunks[index] if index < len(self._chunks) else None
+
+    def oldest_after(self, after: int, message: str) -> Chunk:
+        """Return the oldest chunk for a position before it, with a gap between the two."""
+        oldest = self._chunks[0]
+        return Chunk(
+            [(oldest.line(index),) for index in range(len(oldest))],
+            after=after,
+            last=oldest.last,
+            heads=oldest.heads,
+            gap=Gap(after, oldest.cursor(0), message),
+        )
 
     def count_after(self, after: int) -> int:
         """Return how many records are above `after`."""
