@@ -83,8 +83,52 @@ async def test_a_compressed_stream_is_read_too(tmp_path: Path) -> None:
 async def test_a_refusal_for_good_ends_it_with_the_servers_words(tmp_path: Path) -> None:
     async with serving(tmp_path) as harness:
         stream = Taken().stream(f"ws://127.0.0.1:{harness.port}/turbostream?nope=1")
-        with trio.fail_after(3), pytest.raises(Refused, match=r"400.*nope"):
+        with trio.fail_after(3), pytest.raises(Refused, match=r"400: 'nope' is not known"):
             await stream.run()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nope", "404: there is nothing here"),
+        ("turbostream?cursor=1999999999999999", "400: cursor 1999999999999999 is in the future"),
+        ("status", "200: "),
+        ("", ""),
+    ],
+)
+async def test_tail_ends_with_one_line_where_trying_again_would_not_help(
+    tmp_path: Path, target: str, words: str
+) -> None:
+    """What the server refuses is exit 1, what is no address exit 2."""
+    async with serving(tmp_path) as harness:
+        address = f"127.0.0.1:{harness.port}/{target}" if target else "ftp://x"
+        command = [sys.executable, "-m", "turbod", "tail", address]
+        with trio.fail_after(10):
+            ended = await trio.run_process(
+                command, check=False, capture_stdout=True, capture_stderr=True
+            )
+    assert ended.returncode == (1 if target else 2)
+    assert ended.stdout == b""
+    assert len(ended.stderr.splitlines()) == 1
+    assert words.encode() in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "asked", ["/turbostream?metadata=false", "/app/api/v1/turbostream/turbostream"]
+)
+async def test_a_stream_without_records_is_resumed_where_it_began(
+    tmp_path: Path, asked: str
+) -> None:
+    """Whatever the address says of `metadata`: what was published while away would be lost."""
+    taken = Taken()
+    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+        nursery.start_soon(taken.stream(f"127.0.0.1:{harness.port}{asked}").run)
+        await harness.settled(lambda: bool(taken.told))
+        (subscriber,) = harness.server._connections.subscribers
+        subscriber.stop()
+        await harness.publish(post(0))
+        await harness.settled(lambda: taken.keys == ["k0"])
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("url", ["ws://h:99999", "ws://h:0", "ws://[::1", "ftp://h", "ws://", ""])

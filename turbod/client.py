@@ -33,7 +33,9 @@ _LOST: Final = (
     msgspec.MsgspecError,
     zstandard.ZstdError,
 )
-_FOR_GOOD: Final = frozenset({400, 401, 403, 404, 405, 426, 431})
+_NOT_NOW: Final = frozenset({408, 425, 429})
+_SERVER_ERRORS: Final = 500  # and all above: not now either
+_SHOWN_BYTES: Final = 200  # of a stranger's answer
 
 log = structlog.get_logger()
 
@@ -46,6 +48,10 @@ Transport = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 class Refused(Exception):
     """The server said no, for a reason that trying again cannot change."""
+
+
+class BadAddress(Refused):
+    """What was given is no address of a stream."""
 
 
 class Stream:
@@ -139,9 +145,10 @@ class Stream:
 
     def _at_cursor(self) -> str:
         parts = urlsplit(self._url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        if self.cursor is not None:
-            query = [pair for pair in query if pair[0] != "cursor"] + [("cursor", self.cursor)]
+        # Without `#cursor` a quiet stream has nothing to resume from, and looks like a dead line.
+        chosen = {"metadata": "true"} | ({} if self.cursor is None else {"cursor": self.cursor})
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        query = [pair for pair in given if pair[0] not in chosen] + list(chosen.items())
         return urlunsplit(parts._replace(query=urlencode(query)))
 
 
@@ -188,17 +195,17 @@ def _stream_url(url: str) -> str:
     """Complete what a person types: http is ws, and an empty path is the stream's.
 
     Raises:
-        Refused: it is no URL of a host.
+        BadAddress: it is no URL of a host.
     """
     expected = f"{url}: expected ws://HOST:PORT or wss://HOST, with a path and query or not"
     try:
         parts = urlsplit(url if "://" in url else f"ws://{url}")
         is_whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise Refused(expected) from None
+        raise BadAddress(expected) from None
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in {"ws", "wss"} or not is_whole:
-        raise Refused(expected)
+        raise BadAddress(expected)
     return urlunsplit(parts._replace(scheme=scheme, path=parts.path.rstrip("/") or "/turbostream"))
 
 
@@ -216,9 +223,18 @@ def _words(error: BaseException) -> str:
         Refused: where the server would say the same again.
     """
     if not isinstance(error, trio_websocket.ConnectionRejected):
-        return str(error.__cause__ or error) or type(error).__name__
-    body = (error.body or b"").decode("utf-8", "replace")
-    text = f"the server answered {error.status_code}: {body or 'nothing more'}"
-    if error.status_code in _FOR_GOOD:
+        cause = first(error.__cause__ or error)
+        return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    text = f"the server answered {error.status_code}: {_said(error.body or b'')}"
+    if error.status_code < _SERVER_ERRORS and error.status_code not in _NOT_NOW:
         raise Refused(text)
     return text
+
+
+def _said(body: bytes) -> str:
+    """Return what a refusal says, as turbod words it or as it stands."""
+    try:
+        return str(_decode_object(body)["message"])
+    except (msgspec.MsgspecError, KeyError):
+        shown = body[:_SHOWN_BYTES].decode("utf-8", "replace")
+        return shown if shown.isprintable() and shown else "not what a turbod says"

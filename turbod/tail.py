@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from turbod.client import Refused, Stream, first
+from turbod.client import BadAddress, Refused, Stream, first
 
 log = structlog.get_logger()
 
@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Print until interrupted; return 1 where the server refuses for good or output fails."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    """Print until interrupted; return 1 where the server refuses for good or output fails.
+
+    2 for an address that is none.
+    """
     code = 0
     with CatchUp() as catch_up:
         try:
@@ -46,7 +48,7 @@ async def run(options: argparse.Namespace) -> int:
             ).run()
         except* Refused as group:
             print(f"turbod: {first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
-            code = 1
+            code = 2 if group.subgroup(BadAddress) else 1
         except* OSError as group:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if group.subgroup(BrokenPipeError) is None:
