@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="ws://HOST:PORT, with a path and filters or not")
     parser.add_argument(
         "--cursor",
-        help="where to begin: a cursor, 0 for the oldest, a time before now such as -15m, "
+        help="where to begin: a cursor, 0 for the oldest, a time before now as in --cursor=-15m, "
         "or an RFC 3339 time; without it, from now on",
     )
 
