@@ -16,6 +16,7 @@ from turbod import client
 from turbod.backoff import Backoff
 from turbod.client import Refused, Stream
 from turbod.server.request import HeadReader, upgrade_answer
+from turbod.tail import CatchUp
 
 SWITCH = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -268,3 +269,18 @@ async def test_tail_says_in_one_line_that_it_cannot_write(tmp_path: Path) -> Non
         with trio.fail_after(10):
             assert await process.wait() == 1
             assert b"No space left" in await process.stderr.receive_some()
+
+
+def test_the_bar_moves_with_each_message_and_goes_at_the_head(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    begin, head = 1_795_000_000_000_000, 1_795_000_100_000_000
+    with CatchUp() as catch_up:
+        told = {"$type": "#cursor", "cursor": begin, "head": head, "live": False}
+        catch_up.told(told)
+        catch_up.print([b'{"cursor":%d,"x":1}' % (begin + 1), b'{"cursor":1795000025000000,"x":2}'])
+        (task,) = catch_up._progress.tasks
+        assert (task.percentage, task.fields["records"]) == (25, 2)
+        catch_up.told(told | {"cursor": head, "live": True})
+        assert not catch_up._progress.tasks
+    assert capfdbinary.readouterr().out.count(b"\n") == 2

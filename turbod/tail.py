@@ -5,9 +5,10 @@ Filters stand in the URL as the protocol has them: ws://HOST/turbostream?wantedD
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import structlog
 from rich.console import Console
@@ -21,6 +22,8 @@ from rich.progress import (
 )
 
 from turbod.client import BadAddress, Refused, Stream, first
+
+_LINE: Final = re.compile(rb'\{"cursor":([0-9]{16}),')  # how each begins
 
 log = structlog.get_logger()
 
@@ -88,6 +91,10 @@ class CatchUp:
         sys.stdout.buffer.write(b"\n".join(records) + b"\n")
         sys.stdout.buffer.flush()
         self._records += len(records)
+        if self._task is not None and (line := _LINE.match(records[-1])):
+            self._progress.update(
+                self._task, completed=int(line[1]) - self._begin, records=self._records
+            )
 
     def told(self, message: dict[str, Any]) -> None:
         """Show where we are, and say what the server has to say."""
