@@ -10,7 +10,7 @@ from turbod.event import POST, parse
 from turbod.hydration.views import build_post
 
 FRESH_SECONDS: Final = 60.0
-MAX_POSTS: Final = 20_000  # a minute at 333 a second
+MAX_POSTS: Final = 6_000  # a minute at 100 a second; the whole network writes about 50
 MAX_BYTES: Final = 32 * 1024 * 1024
 _TID_DIGITS: Final = "234567abcdefghijklmnopqrstuvwxyz"
 _TID_LENGTH: Final = 13
