@@ -60,16 +60,21 @@ class References(msgspec.Struct, frozen=True, gc=False):
 
     Everything in here has valid syntax and may be sent to the AppView; what had not was left out.
     Posts are AT URIs of `app.bsky.feed.post` with a DID as authority.
+
+    Attributes:
+        root: None also where it is the parent.
+        wanted: all keys in here, to be looked up one after the other.
     """
 
     mentions: tuple[str, ...] = ()
     parent: str | None = None
-    root: str | None = None  # None also where it is the parent
+    root: str | None = None
     quote: str | None = None
     has_subject_post: bool = False
     subject_post: str | None = None
     has_subject_user: bool = False
     subject_user: str | None = None
+    wanted: tuple[str, ...] = ()
 
 
 NO_REFERENCES: Final = References()
@@ -287,14 +292,16 @@ def _references(collection: str, record: dict[str, Any]) -> tuple[References, tu
     if collection in _SUBJECT_POST:
         uri = _uri_at(record, "subject")
         about = (uri_did(uri),) if uri else ()
-        return References(has_subject_post=True, subject_post=_only_post(uri)), about
+        post = _only_post(uri)
+        wanted = (post,) if post else ()
+        return References(has_subject_post=True, subject_post=post, wanted=wanted), about
     if collection in _SUBJECT_USER or collection in _SUBJECT_OTHER:
         subject = record.get("subject")
         user = subject if valid_did(subject) else None
         about = (user,) if user else ()
         if collection in _SUBJECT_OTHER:
             return NO_REFERENCES, about
-        return References(has_subject_user=True, subject_user=user), about
+        return References(has_subject_user=True, subject_user=user, wanted=about), about
     return NO_REFERENCES, ()
 
 
@@ -307,10 +314,11 @@ def _post_references(record: dict[str, Any]) -> tuple[References, tuple[str, ...
     parent = root = None
     if reply is not None:
         parent, root = _post_at(reply, "parent"), _post_at(reply, "root")
-    posts = [uri_did(uri) for uri in (parent, root, quote) if uri]
-    about = tuple(dict.fromkeys((*mentions, *posts)))
+    posts = [uri for uri in (parent, root, quote) if uri]
+    about = tuple(dict.fromkeys((*mentions, *map(uri_did, posts))))
     root = None if root == parent else root
-    return References(mentions, parent, root, quote), about
+    wanted = (*mentions, *dict.fromkeys(posts))
+    return References(mentions, parent, root, quote, wanted=wanted), about
 
 
 def _mentions(facets: object) -> tuple[str, ...]:

@@ -15,28 +15,14 @@ _NO_REFERENCES_SHOWN: Final = (
 )
 
 
-def wanted(event: Event) -> Iterable[str]:
-    """Return the DIDs and URIs whose views belong into the event's record, some of them twice.
+def wanted(event: Event) -> tuple[str, ...]:
+    """Return the DIDs and URIs whose views belong into the event's record and may be asked for.
 
     Identity and account events and deletes ask for nothing: their author comes from the cache.
     """
-    references = event.references
     if event.record is None:
         return ()
-    if references is NO_REFERENCES:
-        return (event.did,)
-    keys = [event.did, *references.mentions]
-    keys += filter(
-        None,
-        (
-            references.parent,
-            references.root,
-            references.quote,
-            references.subject_post,
-            references.subject_user,
-        ),
-    )
-    return keys
+    return (event.did, *event.references.wanted)
 
 
 class Assembled(NamedTuple):

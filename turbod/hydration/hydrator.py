@@ -171,6 +171,9 @@ class Hydrator:
         """Let the event change what is known, before anything is hydrated after it."""
         if event.collection == POST and event.record is not None:
             self._recent.add(event.at_uri, event.message)
+            if event.operation == "create":  # what `effect` says of most events, without asking
+                self._cache.bring_back(event.at_uri, event.rev)
+                return
         change = effect(event)
         if change is NOTHING or (event.kind == "identity" and self._names_known_handle(event)):
             return
