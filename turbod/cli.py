@@ -130,14 +130,14 @@ def _attend(run: Any, options: argparse.Namespace) -> Any:
 
 
 def _collect_garbage_seldom() -> None:
-    """Let the cycle collector run a seventieth as often as by default.
+    """Let the cycle collector run seldom.
 
     Reference counts free what an event leaves behind. What little is in cycles can wait, and the
     hundred thousand objects of a warm cache need not be walked for it every few hundred events.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 100)
 
 
 class _StandardError:
