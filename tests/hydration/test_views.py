@@ -1,7 +1,6 @@
 """Views cut out of AppView answers, and what they show."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,6 @@ from turbod.hydration.views import MAX_VIEW_BYTES, Kind, View, build_post, read_
 ANN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 BOB = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"
 CAT = "did:plc:cccccccccccccccccccccccc"
-CAPTURES = (
-    Path(os.environ.get("TURBOD_CAPTURES", Path(__file__).parents[2] / "../shared/data"))
-    / "network-1"
-)
 
 
 def uri(did: str, rkey: str = "3kaaaaaaaaaaa", collection: str = "app.bsky.feed.post") -> str:
@@ -281,10 +276,8 @@ def test_self_labels_are_bounded() -> None:
 # The captured network -----------------------------------------------------------------------
 
 
-def captured(name: str) -> list[bytes]:
-    if not CAPTURES.is_dir():
-        pytest.skip("no captured data: set TURBOD_CAPTURES")
-    return (CAPTURES / name).read_bytes().splitlines()
+def captured(captures: Path, name: str) -> list[bytes]:
+    return (captures / "network-1" / name).read_bytes().splitlines()
 
 
 def plain_walk(node: Any) -> Iterator[str]:
@@ -308,8 +301,8 @@ def plain_walk(node: Any) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("file", "kind"), [("posts.jsonl", Kind.POST), ("profiles.jsonl", Kind.PROFILE)]
 )
-def test_captured_views_survive_byte_for_byte(file: str, kind: Kind) -> None:
-    lines = captured(file)
+def test_captured_views_survive_byte_for_byte(captures: Path, file: str, kind: Kind) -> None:
+    lines = captured(captures, file)
     for start in range(0, len(lines), 25):
         chunk = lines[start : start + 25]
         body = b'{"' + kind.array.encode() + b'":[' + b",".join(chunk) + b"]}"
@@ -321,21 +314,23 @@ def test_captured_views_survive_byte_for_byte(file: str, kind: Kind) -> None:
             assert view.inside[0] == view.key == json.loads(line)[kind.key]
 
 
-def test_captured_posts_cut_by_brackets_alone_are_the_same() -> None:
+def test_captured_posts_cut_by_brackets_alone_are_the_same(captures: Path) -> None:
     """One bad view among 25 sends an answer through the second way of cutting."""
-    lines = captured("posts.jsonl")
+    lines = captured(captures, "posts.jsonl")
     poisoned = b'{"posts":[' + b",".join([*lines[:200], b'{"x":"\\ud800"}']) + b"]}"
     found = read_answer(poisoned, Kind.POST)
     assert [view.data for view in found.views] == lines[:200]
     assert found.malformed == 1
 
 
-def test_a_post_built_from_a_captured_event_says_what_the_appview_said() -> None:
+def test_a_post_built_from_a_captured_event_says_what_the_appview_said(captures: Path) -> None:
     """Same key, CID and author keys, and the same record, as the view that came later."""
-    views = {json.loads(line)["uri"]: json.loads(line) for line in captured("posts.jsonl")}
-    profiles = {json.loads(line)["did"]: line for line in captured("profiles.jsonl")}
+    views = {
+        json.loads(line)["uri"]: json.loads(line) for line in captured(captures, "posts.jsonl")
+    }
+    profiles = {json.loads(line)["did"]: line for line in captured(captures, "profiles.jsonl")}
     compared = 0
-    for line in captured("events.jsonl"):
+    for line in captured(captures, "events.jsonl"):
         event = parse(line)
         view = views.get(event.at_uri)
         if event.operation != "create" or view is None or event.cid != view["cid"]:
