@@ -284,3 +284,15 @@ def test_the_bar_moves_with_each_message_and_goes_at_the_head(
         catch_up.told(told | {"cursor": head, "live": True})
         assert not catch_up._progress.tasks
     assert capfdbinary.readouterr().out.count(b"\n") == 2
+
+
+async def test_after_a_goodbye_each_client_waits_its_own_moment_of_five_seconds() -> None:
+    waits = set()
+    for _ in range(50):
+        taken = Taken().stream("ws://127.0.0.1:1", None)
+        taken._take(b'{"$type":"#cursor","reason":"bye","cursor":1745342977546824}')
+        waits.add(taken._wait_seconds())
+        assert taken._wait_seconds() <= 0.5, "once only"
+    assert len(waits) == 50
+    assert 0 <= min(waits) < 1.5
+    assert 3.5 < max(waits) <= 5

@@ -1,5 +1,6 @@
 """Following a turbod's stream from outside: connect, resume, reconnect, notice a dead line."""
 
+import random
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -18,6 +19,7 @@ from turbod.backoff import Backoff
 
 CONNECT_SECONDS: Final = 10.0
 # The server sends `#cursor` after 15 s without another message: silence means a dead line.
+AFTER_BYE_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 45.0
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 # What a network and a server that is none of ours can bring about.
@@ -75,6 +77,7 @@ class Stream:
         self._records = records
         self._told = told
         self._is_connected = False
+        self._was_told_bye = False
         self._failure: Exception | None = None
         self._backoff = Backoff(first_seconds=0.5, longest_seconds=30)
 
@@ -86,9 +89,16 @@ class Stream:
         """
         while True:
             error = await self._attempt()
-            wait = self._backoff.next_seconds()
+            wait = self._wait_seconds()
             log.warning("stream_lost", error=error, retry_seconds=round(wait, 1))
             await trio.sleep(wait)
+
+    def _wait_seconds(self) -> float:
+        """After a goodbye all clients come back: each at its own moment, as the protocol asks."""
+        if self._was_told_bye:
+            self._was_told_bye = False
+            return random.uniform(0, AFTER_BYE_SECONDS)  # noqa: S311 - no secret
+        return self._backoff.next_seconds()
 
     async def _attempt(self) -> str:
         """Connect once and read until the connection ends; return why it did."""
@@ -134,6 +144,7 @@ class Stream:
             self._give(self._told, told)
             if told.get("$type") == "#cursor" and "cursor" in told:
                 self.cursor = str(told["cursor"])
+                self._was_told_bye = told.get("reason") == "bye"
 
     def _give(self, taker: Callable[[Any], None], what: object) -> None:
         """Hand on; what the taker raises is never taken for a lost connection."""

@@ -89,7 +89,7 @@ HEADS = {
     "a subprotocol that is not ASCII": HANDSHAKE[:-2] + b"Sec-WebSocket-Protocol: \xff\r\n\r\n",
     "an extension that is not ASCII": HANDSHAKE[:-2] + b"Sec-WebSocket-Extensions: \xff\r\n\r\n",
     "a connection header that is not ASCII": HANDSHAKE[:-2] + b"Connection: \xff\r\n\r\n",
-    "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+    "an upgrade of HTTP/1.0": HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a body": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
     "a chunked body": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

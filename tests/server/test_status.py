@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.harness import Harness, did, post, serving
+from tests.server.harness import Answer, Harness, did, post, serving
 from turbod.config import LogSettings
 from turbod.server import records, status
 
@@ -127,3 +127,11 @@ async def test_pages_on_their_way_are_bounded(
             )
             assert (await harness.get("/records?cursor=0")).error == (429, "TooManyConnections")
             assert (await harness.get("/healthz")).status == 200
+
+
+async def test_a_plain_get_may_be_of_http_1_0_as_proxies_and_health_checks_send_it(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as harness:
+        for head in (b"GET /healthz HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"):
+            assert Answer(await harness.exchange(head)).status == 200

@@ -179,7 +179,7 @@ def _parse(head: bytes, rest: bytes) -> Request:
 
 
 def _request(event: h11.Request, rest: bytes) -> Request:
-    if event.http_version != b"1.1":
+    if event.http_version not in {b"1.0", b"1.1"}:
         raise _invalid("HTTP/1.1 is needed")
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
@@ -190,8 +190,12 @@ def _request(event: h11.Request, rest: bytes) -> Request:
         raise _not_allowed("GET, HEAD")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise _invalid("a request has no body here")
+    if event.http_version != b"1.1" and "upgrade" in headers:
+        raise _invalid("a WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)")
     path, query = _target(event.target.decode("ascii"))
-    return Request(method, path, query, _host(headers["host"]), headers, rest)
+    # Proxies and health checks speak HTTP/1.0, where a Host may be absent; h11 asks 1.1 for it.
+    host = _host(headers.get("host", "localhost"))
+    return Request(method, path, query, host, headers, rest)
 
 
 def _target(target: str) -> tuple[str, str]:
