@@ -42,7 +42,7 @@ def view(chosen: Filter = EVERYTHING, *, users: int = 1, batch: int = 100) -> Vi
 def messages(frames: Frames | None) -> list[list[dict[str, Any]]]:
     """What a client makes of frames."""
     client, found, text = Connection(ConnectionType.CLIENT), [], ""
-    client.receive_data(bytes(frames or b""))
+    client.receive_data(b"" if frames is None else frames.data)
     for event in client.events():
         assert isinstance(event, TextMessage)
         text += event.data

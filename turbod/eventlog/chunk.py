@@ -1,7 +1,7 @@
 """A run of records as memory, disk and subscribers share it. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Final
 
 import msgspec
@@ -64,7 +64,7 @@ class Chunk:
         self.dids = (
             frozenset(did for head in heads for did in (head.did, *head.about)) if heads else None
         )
-        self.texts: dict[object, bytes] = {}
+        self.texts: dict[object, Sized] = {}
 
     def __len__(self) -> int:
         """Return how many records there are."""

@@ -1,5 +1,7 @@
 """Message texts that subscribers share, beside their chunks, bounded in all. Pure."""
 
+from collections.abc import Sized
+
 
 class TextBudget:
     """Counts the bytes of all texts; above the limit the chunks that got theirs first lose them.
@@ -20,7 +22,7 @@ class TextBudget:
         while self.bytes > self._limit:
             self.forget(next(iter(self._holders.values())))
 
-    def forget(self, texts: dict[object, bytes]) -> None:
+    def forget(self, texts: dict[object, Sized]) -> None:
         """Drop all texts of one chunk."""
         texts.clear()
         holder = self._holders.pop(id(texts), None)
@@ -29,7 +31,7 @@ class TextBudget:
             holder.bytes = 0
 
 
-class SharedTexts(dict[object, bytes]):
+class SharedTexts(dict[object, Sized]):
     """The texts of one chunk. Only getting and setting keep the count."""
 
     def __init__(self, budget: TextBudget) -> None:
@@ -37,7 +39,7 @@ class SharedTexts(dict[object, bytes]):
         self._budget = budget
         self.bytes = 0
 
-    def __setitem__(self, key: object, text: bytes) -> None:
+    def __setitem__(self, key: object, text: Sized) -> None:
         """Keep a text, counted."""
         size = len(text) - len(self.get(key, b""))
         super().__setitem__(key, text)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from turbod import frames
 from turbod.eventlog.chunk import Chunk
 from turbod.record import Head
@@ -46,25 +48,29 @@ class View:
         return frames.frame(text, self.framing.opcode)
 
 
-class Frames(bytes):
+class Frames(msgspec.Struct, frozen=True, gc=False):
     """Whole frames of records, one behind the other, to be sent in one go.
 
     Attributes:
+        data: their bytes.
         last: the position behind them; the chunk's own last where no more of it is to be sent.
         messages: how many frames.
         records: how many records.
     """
 
+    data: bytes
     last: int
     messages: int
     records: int
 
+    def __len__(self) -> int:
+        """Return how many bytes they are."""
+        return len(self.data)
+
 
 def join(frame_list: Sequence[bytes], *, last: int, records: int) -> Frames:
     """Return frames as one piece."""
-    joined = Frames(b"".join(frame_list))
-    joined.last, joined.messages, joined.records = last, len(frame_list), records
-    return joined
+    return Frames(b"".join(frame_list), last, len(frame_list), records)
 
 
 def select(

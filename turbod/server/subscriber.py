@@ -297,7 +297,7 @@ class Subscriber:
         await self._tell_progress()
 
     async def _send_records(self, records: Frames) -> None:
-        await self._send(records, messages=records.messages)
+        await self._send(records.data, messages=records.messages)
         self._position = records.last
         self._services.traffic.records += records.records
 
