@@ -11,6 +11,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from turbod.simulation.faults import BROKEN, POISON, Faults
 from turbod.simulation.frame_stream import FrameStream, frame
 from turbod.simulation.history import EVERY_HOST, Entry, History
+from turbod.simulation.loopback import LoopbackServer
 from turbod.simulation.stamps import Stamps
 from turbod.simulation.subscription import BadRequest, Subscription
 
@@ -31,7 +32,7 @@ def clock_us() -> int:
     return time.time_ns() // 1000
 
 
-class JetstreamHost:
+class JetstreamHost(LoopbackServer):
     """Serves the history; several hosts share one, each with its own stamps, numbers and faults.
 
     Attributes:
@@ -50,10 +51,10 @@ class JetstreamHost:
         stamp_offset_us: int = 0,
         now_us: Callable[[], int] = clock_us,
     ) -> None:
+        super().__init__(port)
         self.faults = Faults()
         self.connects: list[Subscription] = []
         self.messages_sent = 0
-        self.port = port
         self._history = history
         self._number = number
         self._v2 = version == "v2"
@@ -62,9 +63,6 @@ class JetstreamHost:
         self._floor = 0
         self._retention_us: int | None = None
         self._released = 0
-        self._up = trio.Event()
-        self._up.set()
-        self._scope = trio.CancelScope()
         self._connections: set[trio.CancelScope] = set()
 
     @property
@@ -72,27 +70,7 @@ class JetstreamHost:
         """What to give to `--upstream`."""
         return f"ws://127.0.0.1:{self.port}/subscribe"
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen, and listen again after `go_down` and `come_up`, until cancelled."""
-        while True:
-            await self._up.wait()
-            with trio.CancelScope() as self._scope:
-                listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
-                self.port = listeners[0].socket.getsockname()[1]
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
-                await trio.serve_listeners(self._serve, listeners)
-
     # What can be done to it at run time, beside its faults.
-
-    def go_down(self) -> None:
-        """Refuse connections and drop those that are there, without a close frame."""
-        self._up = trio.Event()
-        self._scope.cancel()
-
-    def come_up(self) -> None:
-        """Listen again, on the same port."""
-        self._up.set()
 
     def drop_connections(self) -> None:
         """Cut every connection, without a close frame; new ones are taken at once."""
