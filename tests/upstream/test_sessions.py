@@ -1,6 +1,7 @@
 """Real sockets: what one host can do to us, and that each is noticed and got over."""
 
 import ssl
+from array import array
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from tests.upstream.fake_jetstream import (
 )
 from turbod.config import UpstreamSettings
 from turbod.event import parse
+from turbod.eventlog.log import Pruned
 from turbod.upstream import connection
 from turbod.upstream.connection import RECEIVE_BYTES, Disconnected, address_of, connect
 from turbod.upstream.position import Position
@@ -329,6 +331,36 @@ async def test_a_restart_goes_on_from_the_saved_position_without_a_second_copy()
             await trio.sleep(0.05)
             assert read.rkeys == rkeys(30, 50)
             assert read.gaps == []
+        nursery.cancel_scope.cancel()
+
+
+class PrunedLog(FakeLog):
+    """Lets its oldest records go while they are first read, and says so as the real one does."""
+
+    async def read_identities(self, *, after: int, until: int) -> "array[int]":
+        self.floor = self.records[10][0]
+        if after >= until:
+            return array("q")
+        if after < self.floor:
+            raise Pruned(f"what follows {after} was deleted")
+        return await super().read_identities(after=after, until=until)
+
+
+async def test_what_the_log_lets_go_while_it_is_read_is_done_without() -> None:
+    host, log = FakeJetstream(), PrunedLog()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        host.history = posts(0, 40)
+        for message in host.history[:30]:
+            log.append(parse(message), now_us=NOW)
+        last = BASE_US + 29 * SECOND
+        positions = {host.url: Position(last, 0, last, ())}
+        async with reading(host, log=log, positions=positions) as read:
+            await read.until_taken(10)
+            await trio.sleep(0.05)
+            assert read.rkeys == rkeys(30, 40)
+            assert log.reads
+            assert min(after for after, _ in log.reads) == log.floor
         nursery.cancel_scope.cancel()
 
 

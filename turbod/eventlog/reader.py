@@ -31,7 +31,7 @@ _PROBE_BYTES: Final = 16 * 1024
 log = structlog.get_logger()
 
 
-class Pruned(Exception):
+class Pruned(LookupError):
     """The position is no longer retained: what came after it was deleted to make room."""
 
 

@@ -35,7 +35,11 @@ class OlderEvents(Protocol):
         """Everything above it is retained."""
 
     async def read_identities(self, *, after: int, until: int) -> "array[int]":
-        """Return the identities of all records with after < cursor <= until."""
+        """Return the identities of all records with after < cursor <= until.
+
+        Raises:
+            LookupError: records above `after` are no longer retained.
+        """
 
 
 class Intake:
@@ -174,8 +178,8 @@ class Intake:
         while True:
             try:
                 return await self._older.read_identities(after=after, until=until)
-            except Exception:
-                # The log may have let its oldest hour go meanwhile: what is left is asked for.
+            except LookupError:
+                # The log has let its oldest hour go meanwhile: what is left is asked for.
                 floor = self._older.floor
                 if floor <= after:
                     raise
