@@ -9,6 +9,7 @@ ROWS = (
     ("record",),
     ("database", "filter"),
     ("eventlog", "hydration", "simulation", "upstream"),
+    ("archive",),
     ("client", "exclusion", "server"),
     ("report",),
     ("daemon", "tail"),
@@ -17,6 +18,7 @@ ROWS = (
 )
 PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
 PURE_PARTS = (
+    *("archive/did_filter", "archive/index", "archive/names"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
     *("hydration/views", "server/packing"),

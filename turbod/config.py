@@ -113,12 +113,109 @@ class LogSettings(Section, frozen=True):
         Meta(
             ge=10 * MEGABYTE,
             le=10**15,
-            description="the log's files together; above, the oldest finished hour goes",
+            description="hours on this disk, the archive's folder apart; above, the oldest "
+            "that the archive has goes",
         ),
     ] = 10 * GIGABYTE
     memory_bytes: Annotated[
         int, Meta(ge=MEGABYTE, le=10**12, description="newest records kept in memory")
     ] = 48 * MEGABYTE
+
+
+class ArchiveSettings(Section, frozen=True):
+    """Keeping every hour."""
+
+    location: Annotated[
+        str,
+        Meta(
+            pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\s]*)?|(?!s3:).*)$",
+            title="s3://BUCKET/PREFIX, or the path of a folder",
+            description="where finished hours go; without it the folder `archive` in the data "
+            "folder",
+            extra={"name": "archive"},
+        ),
+    ] = ""
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10**18,
+            description="size of the archive where it is a folder; 0 for half of what is free on "
+            "its disk when it is made",
+        ),
+    ] = 0
+    when_full: Annotated[
+        str,
+        Meta(
+            pattern="^(stop|drop_oldest)$",
+            title="stop or drop_oldest",
+            description="what a full folder does: let hours wait on this disk, or lose its oldest",
+        ),
+    ] = "stop"
+    read_ahead_bytes: Annotated[
+        int,
+        Meta(
+            ge=64 * MEGABYTE,
+            le=10**12,
+            description="uncompressed history in memory, for all clients together",
+        ),
+    ] = 160 * MEGABYTE
+    public: Annotated[
+        bool,
+        Meta(
+            title="true or false",
+            description="whether anybody may fetch whole hours from /archive; for a bucket you pay",
+        ),
+    ] = False
+
+
+class S3Settings(Section, frozen=True):
+    """The bucket; keys come from where AWS's tools look for them."""
+
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(https?://{_HOST_AND_PORT})?$",
+            title="http://HOST or https://HOST",
+            description="the S3 server, where it is not AWS",
+        ),
+    ] = ""
+    region: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9-]*$",
+            title="a region's name",
+            description="the bucket's region; without it as AWS's tools find it, or us-east-1",
+        ),
+    ] = ""
+    addressing: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|path|virtual)$",
+            title="auto, path or virtual",
+            description="whether the bucket stands in the path or in the host's name",
+        ),
+    ] = "auto"
+    encryption: Annotated[
+        str,
+        Meta(
+            pattern="^(|AES256|aws:kms|aws:kms:dsse)$",
+            title="AES256, aws:kms or aws:kms:dsse",
+            description="server-side encryption to ask for",
+        ),
+    ] = ""
+    kms_key: Annotated[
+        str,
+        Meta(title="a key's id or ARN", description="the KMS key, with aws:kms"),
+    ] = ""
+    storage_class: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Z_]*$",
+            title="a class's name such as STANDARD_IA",
+            description="storage class to ask for",
+        ),
+    ] = ""
 
 
 class ServerSettings(Section, frozen=True):
@@ -136,6 +233,14 @@ class ServerSettings(Section, frozen=True):
     handshake_seconds: Annotated[
         float, Meta(ge=0.1, le=300, description="longest wait for a whole request head")
     ] = 5
+    max_history_readers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="clients at once that are served hours from before the log's current ones",
+        ),
+    ] = 8
     max_filter_dids: Annotated[
         int, Meta(ge=1, le=10**9, description="DIDs in all subscribers' filters together")
     ] = 1_000_000
@@ -215,6 +320,8 @@ class Settings(Section, frozen=True):
     hydration: HydrationSettings = HydrationSettings()
     cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    s3: S3Settings = S3Settings()
     server: ServerSettings = ServerSettings()
 
 
@@ -234,12 +341,12 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def flag(self) -> str:
         """The option on the command line."""
-        return "--" + self.key.replace(".", "-").replace("_", "-")
+        return "--" + self._name.replace(".", "-").replace("_", "-")
 
     @property
     def variable(self) -> str:
         """The environment variable; a list's items stand with spaces between them."""
-        return _PREFIX + self.key.replace(".", "_").upper()
+        return _PREFIX + self._name.replace(".", "_").upper()
 
     @property
     def placeholder(self) -> str:
@@ -260,6 +367,11 @@ class Setting(msgspec.Struct, frozen=True):
             noun = "a whole number" if isinstance(self.default, int) and self._whole else "a number"
             return f"{noun} from {meta.ge} to {meta.le}"
         return meta.title or "text"
+
+    @property
+    def _name(self) -> str:
+        """The key, or a shorter name that only a file cannot have, for there it is a section's."""
+        return str((_meta(self.kind).extra or {}).get("name", self.key))
 
     @property
     def _whole(self) -> bool:
@@ -408,4 +520,6 @@ def _convert(row: Setting, given: Any, origin: str) -> Any:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return " ".join(value) if isinstance(value, tuple) else str(value) or "none"

@@ -25,6 +25,18 @@ class Gap(msgspec.Struct, frozen=True):
     message: str
 
 
+class Stretch(msgspec.Struct, frozen=True):
+    """What one read of history found.
+
+    Attributes:
+        items: chunks in order of cursor; a gap that no chunk behind it bears stands by itself.
+        last: the position behind it: nothing up to here that was asked for is left out.
+    """
+
+    items: "list[Chunk | Gap]"
+    last: int
+
+
 class Chunk:
     """At most MAX_CHUNK_RECORDS records in cursor order: one message to an unfiltered subscriber.
 

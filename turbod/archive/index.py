@@ -1,0 +1,68 @@
+"""The index at the end of each object: what is in it, frame by frame. Pure."""
+
+from typing import Final
+
+import msgspec
+
+from turbod.archive.did_filter import DidFilter
+from turbod.eventlog.chunk import Gap
+
+FORMAT: Final = 1
+IDENTITY_EVENTS: Final = "#identity"  # what stands among the collections for events that have none
+ACCOUNT_EVENTS: Final = "#account"
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One zstd frame: whole lines, readable by itself.
+
+    Attributes:
+        offset: where it begins in the object.
+        size: how many bytes of the object it is.
+        raw_bytes: its lines, each with its line break.
+        first: the first record's cursor.
+        last: the last record's cursor.
+        collections: of its commits, sorted; `#identity` and `#account` for such events.
+        dids: whom its events come from or are about.
+    """
+
+    offset: int
+    size: int
+    raw_bytes: int
+    records: int
+    first: int
+    last: int
+    collections: list[str]
+    dids: DidFilter
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What an object says of itself.
+
+    Attributes:
+        format: FORMAT; a reader refuses a higher one.
+        instance: who wrote the cursors.
+        hour: `2026-11-20T08`, UTC.
+        previous: the cursor before the first, 0 where there never was one: a hole shows by it.
+        raw_bytes: all lines, each with its line break.
+        sha256: of those, in hexadecimal.
+        collections: how many records of each; `#identity` and `#account` for such events.
+        frames: in order; together they are all lines.
+        gaps: those that stand before records in here; the first may begin in an earlier hour.
+        upstreams: the hosts that the writer was reading when it sealed the hour.
+        turbod: the version that sealed it.
+    """
+
+    format: int
+    instance: str
+    hour: str
+    first: int
+    last: int
+    previous: int
+    records: int
+    raw_bytes: int
+    sha256: str
+    collections: dict[str, int]
+    frames: list[Frame]
+    gaps: list[Gap]
+    upstreams: list[str]
+    turbod: str
