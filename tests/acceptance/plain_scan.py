@@ -3,8 +3,11 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import zstandard
 
 from tests.acceptance.follower import cursor_of
 from tests.acceptance.process import COLLECTIONS
@@ -59,14 +62,37 @@ def missed(simulation: Simulation) -> set[Key]:
 
 
 def logged(data: Path) -> list[bytes]:
-    """Return every whole line of the log, in the order of the files; cursors must rise."""
-    lines: list[bytes] = []
-    for path in sorted((data / "live").glob("*.jsonl")):
+    """Return every whole line of the log, hours and objects alike; each cursor has one line."""
+    found: dict[int, bytes] = {}
+    for path in sorted(data.glob("live/*.jsonl")):
         if not path.name.endswith(".gaps.jsonl"):
-            lines += path.read_bytes().split(b"\n")[:-1]  # behind the last break: being written
+            with suppress(FileNotFoundError):  # it became an object meanwhile
+                _take(found, path.read_bytes())
+    for path in objects(data):
+        with suppress(FileNotFoundError):  # it went on to the next folder, which is looked at later
+            _take(found, decompressed(path))
+    return [found[cursor] for cursor in sorted(found)]
+
+
+def objects(data: Path) -> list[Path]:
+    """Return every object on disk: waiting, verified, and in the archive where it is a folder."""
+    folders = ("sealed", "verified", "archive/dt=*/hour=*")
+    return [path for folder in folders for path in sorted(data.glob(f"{folder}/[0-9]*.jsonl.zst"))]
+
+
+def decompressed(path: Path) -> bytes:
+    """Return an object's lines, by the library alone."""
+    with path.open("rb") as file:
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return reader.read()
+
+
+def _take(found: dict[int, bytes], data: bytes) -> None:
+    lines = data.split(b"\n")[:-1]  # behind the last break: being written
     cursors = [cursor_of(line) for line in lines]
-    assert cursors == sorted(set(cursors)), "cursors on disk rise strictly"
-    return lines
+    assert cursors == sorted(set(cursors)), "cursors in a file rise strictly"
+    for cursor, line in zip(cursors, lines, strict=True):
+        assert found.setdefault(cursor, line) == line, f"two records of {cursor}"
 
 
 def events_of(lines: Iterable[bytes]) -> list[dict[str, Any]]:
