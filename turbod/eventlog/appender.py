@@ -69,7 +69,7 @@ class Appender:
             DiskFull: nothing of the part is in the hour's file; call again with the same part.
             OSError: for any other failure, after which nothing is certain.
         """
-        with _telling_full():
+        with telling_full():
             file = self._open(part.hour)
             assert file.size == size, f"somebody else wrote to the log: {file.size}, not {size}"
             if part.gaps and not part.gaps_stored:
@@ -122,7 +122,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _telling_full() -> Iterator[None]:
+def telling_full() -> Iterator[None]:
+    """Raise DiskFull in place of the errors that mean it."""
     try:
         yield
     except OSError as error:

@@ -19,6 +19,25 @@ class Span(msgspec.Struct, frozen=True):
     size: int
 
 
+class PlainHour(msgspec.Struct, frozen=True):
+    """An hour's plain file in the log's folder.
+
+    Attributes:
+        hour: its first microsecond.
+        size: the bytes that are on disk.
+        first: the first record's cursor; where its line is damaged, the hour's own beginning.
+        last: the last record's cursor.
+        gaps: those that stand before records of this hour.
+    """
+
+    path: Path
+    hour: int
+    size: int
+    first: int
+    last: int
+    gaps: list[Gap]
+
+
 class Hours:
     """The hours in order. Only the newest one grows, only the oldest one goes.
 
