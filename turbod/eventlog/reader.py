@@ -35,6 +35,10 @@ class Pruned(LookupError):
     """The position is no longer retained: what came after it was deleted to make room."""
 
 
+class HistoryUnavailable(Exception):
+    """What comes next is retained, but where it lies did not answer for too long: one line."""
+
+
 class _Found(msgspec.Struct):
     """What one call read: sound lines above the position, and what stands unread before the next.
 
