@@ -6,6 +6,7 @@ import msgspec
 
 from turbod.archive.did_filter import DidFilter
 from turbod.eventlog.chunk import Gap
+from turbod.record import Head
 
 FORMAT: Final = 1
 IDENTITY_EVENTS: Final = "#identity"  # what stands among the collections for events that have none
@@ -34,9 +35,16 @@ class Frame(msgspec.Struct, frozen=True):
     collections: list[str]
     dids: DidFilter
 
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+        return self.offset + self.size
+
 
 class Index(msgspec.Struct, frozen=True):
     """What an object says of itself.
+
+    A later version may add keys; readers pass over those that they do not know.
 
     Attributes:
         format: FORMAT; a reader refuses a higher one.
@@ -47,7 +55,8 @@ class Index(msgspec.Struct, frozen=True):
         sha256: of those, in hexadecimal.
         collections: how many records of each; `#identity` and `#account` for such events.
         frames: in order; together they are all lines.
-        gaps: those that stand before records in here; the first may begin in an earlier hour.
+        gaps: those that stand before records in here, in order; the first may begin in an earlier
+            hour. One behind the last record ends with the hour: its `before` is no record's.
         upstreams: the hosts that the writer was reading when it sealed the hour.
         turbod: the version that sealed it.
     """
@@ -66,3 +75,8 @@ class Index(msgspec.Struct, frozen=True):
     gaps: list[Gap]
     upstreams: list[str]
     turbod: str
+
+
+def collection_of(head: Head) -> str:
+    """Return the collection that an index counts a record under."""
+    return head.collection or f"#{head.kind}"

@@ -1,0 +1,332 @@
+"""Making an hour's object out of its plain file. It blocks, in a thread, and is polite there.
+
+A thread that runs Python holds the interpreter while the event loop waits for it: so Python runs
+here for a millisecond at a time, with three of sleep between; what takes long (zstd, SHA-256, the
+disk) lets go of the interpreter by itself.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import structlog
+
+from turbod import __version__
+from turbod.archive import did_filter
+from turbod.archive.hour_object import (
+    FRAME_BYTES,
+    TAIL_BYTES,
+    Damaged,
+    check_seek_table,
+    compressor,
+    ending,
+    index_span,
+    read_frame,
+    read_index,
+)
+from turbod.archive.index import FORMAT, Frame, Index, collection_of
+from turbod.archive.inspection import Inspection
+from turbod.archive.names import Name
+from turbod.cursor import HOUR_US, hour_name
+from turbod.event import Malformed
+from turbod.eventlog.appender import sync_folder, telling_full
+from turbod.eventlog.chunk import Gap
+from turbod.eventlog.hour_file import LINE_BYTES, MAX_GAP_MESSAGE, records_name
+from turbod.eventlog.hours import PlainHour
+from turbod.eventlog.line import sound_cursor
+from turbod.record import Head, head_of_line
+
+BURST_SECONDS: Final = 0.001
+PAUSE_SECONDS: Final = 0.003
+_BLOCK_BYTES: Final = 1024 * 1024
+
+log = structlog.get_logger()
+
+
+class Cancelled(Exception):
+    """Whoever asked for the object does not want it any more; nothing of it is left."""
+
+
+def seal(
+    hour: PlainHour,
+    *,
+    folder: Path,
+    previous: int,
+    instance: str,
+    upstreams: Sequence[str],
+    cancelled: Callable[[], bool],
+    frame_bytes: int = FRAME_BYTES,
+) -> Name | None:
+    """Make the hour's object in `folder`, durable under its own name; return that.
+
+    Lines that are not sound are left out, and a gap says so. None, and no object, where no line
+    is. The plain file stays: deleting it is the caller's, once this has returned.
+
+    Raises:
+        DiskFull: nothing is left of it; the same again may work later.
+        Cancelled: because `cancelled()`, which is asked every few milliseconds.
+        Damaged: what was written did not read back.
+        OSError: the disk failed in another way.
+    """
+    making = folder / f".{hour_name(hour.hour)}.jsonl.zst.making"
+    pause = _Pace(cancelled).pause
+    try:
+        with telling_full(), making.open("w+b") as file:
+            maker = _Maker(file, frame_bytes=frame_bytes, pause=pause)
+            gaps = _fill(maker, hour, previous=previous, pause=pause)
+            if not maker.frames:
+                return None
+            name = maker.finish(
+                previous=previous, instance=instance, upstreams=list(upstreams), gaps=gaps
+            )
+            _read_back(file, name, pause)
+            making.rename(folder / name.file)
+            sync_folder(folder)
+            return name
+    finally:
+        with suppress(OSError):
+            making.unlink(missing_ok=True)
+
+
+def check(path: Path, name: Name) -> Index:
+    """Read a whole object and compare it with its index and its name; return the index.
+
+    Raises:
+        Damaged: the first thing that is not as it should be.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        index = _index(file, name)
+        inspection = Inspection(index)
+        for frame in index.frames:
+            inspection.add(frame, _lines_of(file, frame))
+        inspection.finish()
+    return index
+
+
+class _Pace:
+    """Lets the event loop have the interpreter: after each burst of Python a pause."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self._cancelled = cancelled
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Sleep where a burst is over. To be called every few microseconds of Python."""
+        if time.perf_counter() - self._since < BURST_SECONDS:
+            return
+        if self._cancelled():
+            raise Cancelled
+        time.sleep(PAUSE_SECONDS)
+        self._since = time.perf_counter()
+
+
+class _Maker:
+    """Writes an object frame by frame, and notes what its index says."""
+
+    def __init__(self, file: BinaryIO, *, frame_bytes: int, pause: Callable[[], None]) -> None:
+        self.frames: list[Frame] = []
+        self._file = file
+        self._frame_bytes = frame_bytes
+        self._pause = pause
+        self._compress = compressor().compress
+        self._sha256 = sha256()
+        self._collections: Counter[str] = Counter()
+        self._lines: list[bytes] = []
+        self._heads: list[Head] = []
+        self._raw_bytes = self._offset = 0
+
+    def add(self, line: bytes, head: Head) -> None:
+        """Take the next line, with its break."""
+        self._lines.append(line)
+        self._heads.append(head)
+        self._raw_bytes += len(line)
+        if self._raw_bytes >= self._frame_bytes:
+            self.close_frame()
+
+    def close_frame(self) -> None:
+        """Write the frame under way, if any."""
+        if not self._lines:
+            return
+        lines = b"".join(self._lines)
+        self._sha256.update(lines)
+        data = self._compress(lines)
+        self._file.write(data)
+        self.frames.append(self._described(len(data)))
+        self._offset += len(data)
+        self._lines, self._heads, self._raw_bytes = [], [], 0
+
+    def finish(
+        self, *, previous: int, instance: str, upstreams: list[str], gaps: list[Gap]
+    ) -> Name:
+        """Write index and seek table; make the file durable; return the object's name."""
+        frames = self.frames
+        index = Index(
+            format=FORMAT,
+            instance=instance,
+            hour=hour_name(frames[0].first),
+            first=frames[0].first,
+            last=frames[-1].last,
+            previous=previous,
+            records=sum(frame.records for frame in frames),
+            raw_bytes=sum(frame.raw_bytes for frame in frames),
+            sha256=self._sha256.hexdigest(),
+            collections=dict(sorted(self._collections.items())),
+            frames=frames,
+            gaps=gaps,
+            upstreams=upstreams,
+            turbod=__version__,
+        )
+        self._file.write(ending(index))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return Name(index.first, index.last)
+
+    def _described(self, size: int) -> Frame:
+        collections: set[str] = set()
+        dids: set[str] = set()
+        for head in self._heads:
+            collection = collection_of(head)
+            collections.add(collection)
+            self._collections[collection] += 1
+            dids.add(head.did)
+            dids.update(head.about)
+            self._pause()
+        return Frame(
+            offset=self._offset,
+            size=size,
+            raw_bytes=self._raw_bytes,
+            records=len(self._heads),
+            first=self._heads[0].cursor,
+            last=self._heads[-1].cursor,
+            collections=sorted(collections),
+            dids=did_filter.build(dids, pause=self._pause),
+        )
+
+
+def _fill(maker: _Maker, hour: PlainHour, *, previous: int, pause: Callable[[], None]) -> list[Gap]:
+    """Give the maker every sound line; return the gaps that the index names."""
+    gaps = _Gaps(hour, previous=previous)
+    for line in _plain_lines(hour, pause):
+        head = _sound(line, hour=hour.hour, last=gaps.last)
+        if head is None:
+            gaps.left_out(line)
+        else:
+            gaps.passed(head.cursor)
+            maker.add(line, head)
+        pause()
+    maker.close_frame()
+    return gaps.finish()
+
+
+class _Gaps:
+    """Which gaps stand before which sound lines.
+
+    Attributes:
+        last: the last sound line's cursor, or the cursor before the hour.
+    """
+
+    def __init__(self, hour: PlainHour, *, previous: int) -> None:
+        self.last = hour.hour - 1
+        self._hour = hour
+        self._after = previous or self.last
+        self._waiting = sorted(hour.gaps, key=lambda gap: -gap.before)
+        self._found: list[Gap] = []
+        self._lines = self._bytes = 0
+        self._is_damaged = False
+
+    def left_out(self, line: bytes) -> None:
+        """Note a line that is not sound."""
+        self._lines += 1
+        self._bytes += len(line)
+        self._is_damaged = True
+
+    def passed(self, cursor: int) -> None:
+        """Note a sound line, or the hour's end."""
+        messages = [f"{records_name(self._hour.hour)} was damaged"] if self._is_damaged else []
+        after = self._after
+        while self._waiting and self._waiting[-1].before <= cursor:
+            gap = self._waiting.pop()
+            after = min(after, gap.after)
+            messages.append(gap.message)
+        if messages:
+            self._found.append(Gap(after, cursor, "; ".join(messages)[:MAX_GAP_MESSAGE]))
+        self._after = self.last = cursor
+        self._is_damaged = False
+
+    def finish(self) -> list[Gap]:
+        """Return all; one behind the last line ends with the hour."""
+        self.passed(self._hour.hour + HOUR_US)
+        if self._lines:
+            log.error(
+                "hour_damaged",
+                file=self._hour.path.name,
+                lines_left_out=self._lines,
+                bytes_left_out=self._bytes,
+            )
+        return self._found
+
+
+def _sound(line: bytes, *, hour: int, last: int) -> Head | None:
+    """Return what the index tells of a line, None where it may not be in an object."""
+    if not line.endswith(b"\n") or not last < sound_cursor(line) < hour + HOUR_US:
+        return None
+    try:
+        return head_of_line(line)
+    except Malformed:
+        return None
+
+
+def _plain_lines(hour: PlainHour, pause: Callable[[], None]) -> Iterator[bytes]:
+    """Yield the lines with their breaks; without one, what is too long for a line or cut off."""
+    left, rest = hour.size, b""
+    with hour.path.open("rb", buffering=0) as file:
+        while left:
+            pause()
+            block = file.read(min(_BLOCK_BYTES, left))
+            left -= len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+            if len(rest) > LINE_BYTES or not block:
+                yield rest
+                rest = b""
+            if not block:
+                return
+    if rest:
+        yield rest
+
+
+def _read_back(file: BinaryIO, name: Name, pause: Callable[[], None]) -> None:
+    """Compare what is in the file with what was meant to be: every byte decodes to the lines."""
+    index = _index(file, name)
+    digest = sha256()
+    for frame in index.frames:
+        pause()
+        digest.update(_lines_of(file, frame))
+    if digest.hexdigest() != index.sha256:
+        raise Damaged("the lines are not those whose SHA-256 the index has")
+
+
+def _index(file: BinaryIO, name: Name) -> Index:
+    size = os.fstat(file.fileno()).st_size
+    begin = max(0, size - TAIL_BYTES)
+    tail = _read(file, begin, size - begin)
+    offset, index_size = index_span(tail, size=size)
+    index = read_index(_read(file, offset, index_size), name)
+    check_seek_table(index, tail)
+    return index
+
+
+def _lines_of(file: BinaryIO, frame: Frame) -> bytes:
+    return read_frame(_read(file, frame.offset, frame.size), frame)
+
+
+def _read(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
