@@ -1,0 +1,253 @@
+"""Walking an archive in order of cursor, as fast as it can be fetched and decompressed.
+
+For whoever wants much of it: the commands and the client library. The server reads for many
+clients at once, and has its own way (history.py).
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, NoReturn, TypeVar
+
+import msgspec
+import trio
+
+from turbod.archive.ahead import Ahead
+from turbod.archive.catalogue import Catalogue
+from turbod.archive.hour_object import Damaged
+from turbod.archive.index import Frame, Index
+from turbod.archive.names import Name, parse_key
+from turbod.archive.parts import Asked, Part, Stop, parts, stops, unreadable
+from turbod.archive.reading import load_index
+from turbod.archive.selected import selected
+from turbod.archive.store import NotThere, Source, StoreFault
+from turbod.backoff import Backoff
+from turbod.eventlog.chunk import Gap
+from turbod.eventlog.line import cursor_of
+from turbod.filter import EVERYTHING, Filter
+
+T = TypeVar("T")
+
+PARALLEL: Final = 4
+MAX_PARALLEL: Final = 32
+ROOM_BYTES: Final = 32 * 1024 * 1024  # for each read at once: a frame under way, and one waiting
+TRIES: Final = 6  # with waits between them of 8 to 16 s in all
+_FIRST_WAIT_SECONDS: Final = 0.5
+_LONGEST_WAIT_SECONDS: Final = 10
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """The next records of a walk, those of one frame at most.
+
+    Attributes:
+        name: the object that they are from.
+        last: the position behind it: nothing up to here that was asked for is left out.
+        lines: whole lines with their breaks, selected exactly; empty where nothing was.
+        gaps: what is missing before `last`, in order, each told once.
+        size: how many bytes were fetched for it.
+        raw_bytes: how many bytes that made.
+    """
+
+    name: Name
+    last: int
+    lines: bytes
+    records: int
+    gaps: list[Gap]
+    size: int
+    raw_bytes: int
+
+    @property
+    def first(self) -> int:
+        """The first record's cursor, 0 where there is no record."""
+        return cursor_of(self.lines[: self.lines.index(b"\n")]) if self.lines else 0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a walk has come.
+
+    Attributes:
+        cursor: the position.
+        passed_bytes: size of the objects that lie behind it, whether they were read or not.
+        total_bytes: size of all objects on the way.
+        fetched_bytes: what was read of their frames.
+        raw_bytes: what that was, decompressed.
+        records: how many were selected.
+    """
+
+    cursor: int
+    passed_bytes: int
+    total_bytes: int
+    fetched_bytes: int
+    raw_bytes: int
+    records: int
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """An object's index, or why there is none."""
+
+    stop: Stop
+    index: Index | None
+    why: str = ""
+    fault: StoreFault | None = None
+
+
+@trio.as_safe_channel
+async def walk(
+    source: Source,
+    *,
+    after: int = 0,
+    until: int = Asked().until,
+    filter: Filter = EVERYTHING,  # noqa: A002 - what it is called everywhere
+    parallel: int = PARALLEL,
+    skip: Callable[[Name], bool] = lambda _: False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> AsyncIterator[Piece]:
+    """Walk over the records above the cursor `after`, up to `until`, that a filter selects.
+
+    Used as `async with walk(...) as pieces: async for piece in pieces: ...`. Records come in order
+    of cursor, each once. Where some are missing or damaged, a piece says so by its gaps. With
+    `after` 0 the walk begins with the oldest record there is, and what was before is no gap.
+
+    Args:
+        source: where from.
+        after: the position to begin behind.
+        until: the last cursor that is wanted.
+        filter: which records.
+        parallel: reads under way at once; memory grows with it, ROOM_BYTES for each.
+        skip: objects to pass over as if they held nothing.
+        report: told how far it has come, as each piece is taken.
+
+    Raises:
+        StoreFault: the source cannot be listed, or an object of it not be read in TRIES tries.
+    """
+    asked = Asked(after, until)
+    way = [stop for stop in stops(await _catalogue(source), asked) if not skip(stop.name)]
+    reader = _Reader(source, asked, filter, parallel)
+    progress = _Counted(way)
+    async with trio.open_nursery() as nursery:
+        opened = Ahead[_Opened](nursery, room=parallel)
+        pieces = Ahead[Piece](nursery, room=parallel * ROOM_BYTES)
+        nursery.start_soon(reader.open_all, way, opened)
+        nursery.start_soon(reader.read_all, opened, pieces)
+        async for piece in pieces:
+            report(progress.with_piece(piece))
+            yield piece
+
+
+async def _catalogue(source: Source) -> Catalogue:
+    catalogue = Catalogue()
+    listed = [(parse_key(each.key), each.size) for each in await source.list()]
+    catalogue.listed((name, size) for name, size in listed if name is not None)
+    return catalogue
+
+
+class _Reader:
+    """Reads indexes and frames, `parallel` at once."""
+
+    def __init__(self, source: Source, asked: Asked, filter: Filter, parallel: int) -> None:  # noqa: A002 - as walk
+        self._source = source
+        self._asked = asked
+        self._filter = filter
+        self._reads = trio.CapacityLimiter(parallel)
+        self._threads = trio.CapacityLimiter(parallel)
+
+    async def open_all(self, way: Sequence[Stop], opened: Ahead[_Opened]) -> None:
+        """Begin to read every object's index."""
+        for stop in way:
+            await opened.begin(partial(self._open, stop), cost=1)
+        opened.end()
+
+    async def read_all(self, opened: Ahead[_Opened], pieces: Ahead[Piece]) -> None:
+        """Begin to read every frame that is wanted."""
+        async for each in opened:
+            for part in self._parts(each):
+                cost = part.frame.size + part.frame.raw_bytes if part.frame else 0
+                await pieces.begin(partial(self._piece, part), cost=cost)
+            if each.fault is not None:
+                await pieces.begin(partial(_fail, each.fault), cost=0)
+        pieces.end()
+
+    def _parts(self, opened: _Opened) -> Iterator[Part]:
+        if opened.fault is not None:
+            return iter(())
+        if opened.index is None:
+            return unreadable(opened.stop, self._asked, opened.why)
+        return parts(opened.stop, opened.index, self._asked, wants=lambda _: True)
+
+    async def _open(self, stop: Stop) -> _Opened:
+        try:
+            index = await self._again(
+                partial(load_index, self._source, stop.name.key, stop.held.size, stop.name)
+            )
+        except NotThere:
+            return _Opened(stop, None, "it is gone")
+        except Damaged as error:
+            return _Opened(stop, None, str(error))
+        except StoreFault as fault:
+            return _Opened(stop, None, fault=fault)
+        return _Opened(stop, index)
+
+    async def _piece(self, part: Part) -> Piece:
+        frame = part.frame
+        if frame is None:
+            return Piece(part.name, part.last, b"", 0, part.gaps, 0, 0)
+        try:
+            return await self._again(partial(self._read, part, frame))
+        except NotThere:
+            why = "it is gone"
+        except Damaged as error:
+            why = str(error)
+        assert part.instead is not None, "a frame has a gap to stand in its place"
+        gap = msgspec.structs.replace(part.instead, message=f"{part.name.key}: {why}")
+        return Piece(part.name, part.last, b"", 0, [*part.gaps, gap], frame.size, 0)
+
+    async def _read(self, part: Part, frame: Frame) -> Piece:
+        data = await self._source.read(part.name.key, offset=frame.offset, size=frame.size)
+        select = partial(selected, data, frame, asked=self._asked, filter=self._filter)
+        lines, records = await trio.to_thread.run_sync(select, limiter=self._threads)
+        return Piece(part.name, part.last, lines, records, part.gaps, frame.size, frame.raw_bytes)
+
+    async def _again(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read, and again where that fails: bytes may also be damaged on their way."""
+        backoff = Backoff(first_seconds=_FIRST_WAIT_SECONDS, longest_seconds=_LONGEST_WAIT_SECONDS)
+        for attempt in range(1, TRIES + 1):
+            try:
+                async with self._reads:
+                    return await read()
+            except NotThere:
+                raise
+            except Damaged:
+                if attempt > 1:
+                    raise
+            except StoreFault:
+                if attempt == TRIES:
+                    raise
+            await trio.sleep(backoff.next_seconds())
+        raise AssertionError("the last attempt returns or raises")
+
+
+async def _fail(fault: StoreFault) -> NoReturn:
+    raise fault
+
+
+class _Counted:
+    """Adds up what a walk has taken."""
+
+    def __init__(self, way: Sequence[Stop]) -> None:
+        self._way = deque(way)
+        self._now = Progress(0, 0, sum(stop.held.size for stop in way), 0, 0, 0)
+
+    def with_piece(self, piece: Piece) -> Progress:
+        """Return how far it has come with one piece more."""
+        now, passed = self._now, 0
+        while self._way and self._way[0].name.last <= piece.last:
+            passed += self._way.popleft().held.size
+        self._now = Progress(
+            cursor=piece.last,
+            passed_bytes=now.passed_bytes + passed,
+            total_bytes=now.total_bytes,
+            fetched_bytes=now.fetched_bytes + piece.size,
+            raw_bytes=now.raw_bytes + piece.raw_bytes,
+            records=now.records + piece.records,
+        )
+        return self._now
