@@ -13,6 +13,7 @@ from turbod.config import ServerSettings
 from turbod.filter import STREAM_PARAMETERS, InvalidRequest, Options, read_query
 from turbod.server.admission import RETRY_AFTER_SECONDS, Ticket
 from turbod.server.endpoints import STREAMS, choose_framing
+from turbod.server.file_answer import Outlet, Stuck
 from turbod.server.interests import Interest, TooManyFilters
 from turbod.server.packing import View
 from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
@@ -96,8 +97,12 @@ class Connections:
                 del request  # its head may have 64 KiB, and a subscription lasts
                 await self._stream(stream, *opened)
                 return
-            await self._plain.answer(request, partial(send_last, stream))
+            outlet = Outlet(stream, stuck_seconds=self._settings.stuck_seconds)
+            await self._plain.answer(request, partial(send_last, stream), outlet)
             self.ledger.answered += 1
+        except Stuck:
+            self.ledger.resets += 1
+            reset(stream)
         except Refusal as refusal:
             self.ledger.refused[refusal.name] += 1
             await send_last(stream, refusal.answer())

@@ -23,10 +23,16 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\]
 
 _REASONS = {
     200: "OK",
+    206: "Partial Content",
+    304: "Not Modified",
+    307: "Temporary Redirect",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    412: "Precondition Failed",
+    416: "Range Not Satisfiable",
     426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
@@ -153,17 +159,24 @@ def answer(
     head_only: bool = False,
 ) -> bytes:
     """Return a whole HTTP answer, after which the connection is closed."""
+    described = {
+        "Content-Type": content_type,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+    }
+    head = answer_head(status, {**described, **(headers or {})})
+    return head if head_only else head + body
+
+
+def answer_head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Return the head of an answer after which the connection is closed."""
     lines = [
         f"HTTP/1.1 {status} {_REASONS[status]}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         "Connection: close",
-        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        *(f"{name}: {value}" for name, value in headers.items()),
     ]
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-    return head if head_only else head + body
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
 def _parse(head: bytes, rest: bytes) -> Request:

@@ -8,6 +8,7 @@ import trio
 
 from turbod.config import ServerSettings
 from turbod.server.admission import Admission
+from turbod.server.archive_listing import ArchiveListing
 from turbod.server.connection import Connections
 from turbod.server.interests import Interests
 from turbod.server.listener import Doorkeeper
@@ -62,6 +63,7 @@ class Server:
         ready: whether a new subscriber can be served, and what /readyz says beside it.
         withhold: what a record's line becomes before it is passed on; None leaves it out.
         now_us: the clock.
+        archive: what /archive answers; None for nothing.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Server:
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         withhold: Withhold | None = None,
         now_us: Callable[[], int],
+        archive: ArchiveListing | None = None,
     ) -> None:
         served = tuple(collections)
         self._packer = Packer(withhold=withhold)
@@ -96,7 +99,9 @@ class Server:
             ready=ready,
             withhold=withhold,
             now_us=now_us,
+            archive=archive,
         )
+        self._archive = archive
         self._admission = Admission(settings)
         self._connections = Connections(settings, self._services, plain)
         self._accepting: trio.CancelScope | None = None
@@ -147,6 +152,8 @@ class Server:
         self._accepting.cancel()
         for subscriber in self._connections.subscribers:
             subscriber.stop()
+        if self._archive is not None:
+            self._archive.stop()
         with trio.move_on_after(seconds):
             await self._all_gone.wait()
         self._serving.cancel()

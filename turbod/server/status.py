@@ -11,6 +11,8 @@ from turbod.cursor import parse as parse_cursor
 from turbod.cursor import position as start_position
 from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
 from turbod.server.admission import too_many_connections
+from turbod.server.archive_listing import ArchiveListing, is_archive
+from turbod.server.file_answer import Outlet
 from turbod.server.packing import Withhold
 from turbod.server.page import Page
 from turbod.server.records import read_page
@@ -37,6 +39,7 @@ class Plain:
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         withhold: Withhold | None,
         now_us: Callable[[], int],
+        archive: ArchiveListing | None = None,
     ) -> None:
         self._log = log
         self._served = served
@@ -45,6 +48,7 @@ class Plain:
         self._ready = ready
         self._withhold = withhold
         self._now_us = now_us
+        self._archive = archive
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
         self._page = Page(served)
 
@@ -59,12 +63,20 @@ class Plain:
                 503, "NotReady", "the log is being repaired", headers={"Retry-After": "5"}
             )
 
-    async def answer(self, request: Request, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send the whole HTTP answer.
+    async def answer(
+        self, request: Request, send: Callable[[bytes], Awaitable[None]], outlet: Outlet
+    ) -> None:
+        """Send the whole HTTP answer, a long one through the outlet.
 
         Raises:
             Refusal: where there is nothing under this path, or not for this query.
+            Gone: where a long answer ended before its end.
         """
+        if self._archive is not None and is_archive(request.path):
+            self._archive.check_public()
+            self.check_ready()
+            await self._archive.answer(request, send, outlet, asked=self._asked)
+            return
         if request.path != "/records":
             await send(self._brief(request))
             return
@@ -77,6 +89,11 @@ class Plain:
             await send(await self._records(request))
         finally:
             self._pages.release()
+
+    def _asked(self, text: str) -> int:
+        _, asked = starting(text, head=self._log.head, now_us=self._now_us())
+        assert asked is not None, "a text was given"
+        return asked
 
     def _brief(self, request: Request) -> bytes:
         match request.path:

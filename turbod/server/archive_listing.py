@@ -1,0 +1,331 @@
+"""GET /archive: which hours the store has, what is in each, and the way to its bytes."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice, takewhile
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+import trio
+
+from turbod.archive.catalogue import Catalogue, Held
+from turbod.archive.hour_object import Damaged
+from turbod.archive.hours_page import MAX_HOURS, HourDetails, HoursPage, ListedHour
+from turbod.archive.index import FORMAT, Index
+from turbod.archive.names import IDENTITY_KEY, Name, parse_key
+from turbod.archive.store import NotThere, Store, StoreFault
+from turbod.cursor import LIMIT, hour_name
+from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
+from turbod.server.file_answer import Downloads, File, Outlet, choose_part
+from turbod.server.request import Refusal, Request, answer
+
+ARCHIVE: Final = "/archive"
+PARAMETERS: Final = frozenset({"cursor", "limit", "until"})
+OBJECT_TYPE: Final = "application/zstd"
+DEFAULT_HOURS: Final = 168  # a week
+MAX_PAGE_BYTES: Final = 4 * 1024 * 1024  # one hour alone may bring it above
+PAGE_SECONDS: Final = 20.0  # after which a page ends with what it has
+INDEX_SECONDS: Final = 60.0
+CONCURRENT_PAGES: Final = 4
+CONCURRENT_INDEXES: Final = 8
+KEPT_BYTES: Final = 16 * 1024 * 1024  # of entries, some 20,000 hours
+MAX_IDENTITY_BYTES: Final = 64 * 1024
+URL_SECONDS: Final = 3600
+
+_is_number = re.compile(r"[1-9][0-9]{0,3}", re.ASCII).fullmatch
+
+Send = Callable[[bytes], Awaitable[None]]
+Asked = Callable[[str], int]  # the cursor that a client wrote
+Summary = Callable[[Held], Awaitable[Index]]
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Which hours a client asked for: those with records above `after`, up to `until`."""
+
+    after: int
+    until: int
+    limit: int
+
+
+class ArchiveListing:
+    """Answers /archive and what is below it.
+
+    What lies in the store is looked up in the catalogue: no path or key of a client's reaches it.
+
+    Args:
+        catalogue: which hours there are; only those that the store has are spoken of.
+        store: where they are.
+        instance: who writes them.
+        summary: what is in an object; raises Damaged or StoreFault. Asked once for each object
+            while KEPT_BYTES of what it says are kept.
+        is_public: whether anybody may ask.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        *,
+        instance: Callable[[], str],
+        summary: Summary,
+        is_public: bool,
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._instance = instance
+        self._is_public = is_public
+        self._entries = Entries(summary)
+        self._pages = 0
+        self._downloads = Downloads()
+
+    def check_public(self) -> None:
+        """Pass where anybody may ask.
+
+        Raises:
+            Refusal: NotPublic.
+        """
+        if not self._is_public:
+            raise Refusal(
+                403,
+                "NotPublic",
+                "whole hours are not served here: the operator would set archive.public = true; "
+                "history comes over /turbostream and /records",
+            )
+
+    def stop(self) -> None:
+        """Cut short the downloads under way."""
+        self._downloads.stop()
+
+    async def answer(self, request: Request, send: Send, outlet: Outlet, *, asked: Asked) -> None:
+        """Send the whole HTTP answer.
+
+        Raises:
+            Refusal: where there is nothing under this path, not for this query, or not now.
+        """
+        if not self._catalogue.is_listed:
+            raise _unavailable("NotReady", "it is not known yet what is in the archive")
+        try:
+            if request.path == ARCHIVE:
+                await self._answer_page(request, send, asked)
+            else:
+                await self._answer_object(request, send, outlet)
+        except NotThere:
+            raise _not_found() from None
+        except StoreFault:
+            # Its text names the operator's folder or bucket.
+            raise _unavailable("HistoryUnavailable", "the archive does not answer") from None
+
+    async def _answer_page(self, request: Request, send: Send, asked: Asked) -> None:
+        query = read_query(request.query, asked)
+        if self._pages >= CONCURRENT_PAGES:
+            raise too_many_connections(f"{CONCURRENT_PAGES} pages of /archive are on their way")
+        self._pages += 1
+        try:
+            body = msgspec.json.encode(await self._page(query))
+            await send(answer(200, body, head_only=request.is_head))
+        finally:
+            self._pages -= 1
+
+    async def _page(self, query: Query) -> HoursPage:
+        hours, position = await self._hours(query)
+        more = next(self._stored(position, query.until), None)
+        return HoursPage(
+            instance=self._instance(),
+            format=FORMAT,
+            floor=self._catalogue.floor,
+            archived_until=self._archived_until(),
+            hours=hours,
+            cursor=None if more is None else position,
+        )
+
+    async def _hours(self, query: Query) -> tuple[list[msgspec.Raw], int]:
+        """Return a page's entries and the position behind them, bounded in bytes and time."""
+        ends_at = trio.current_time() + PAGE_SECONDS
+        hours: list[msgspec.Raw] = []
+        some: list[Held] = []
+        position, size = query.after, 0
+        while len(hours) < query.limit and size < MAX_PAGE_BYTES and trio.current_time() < ends_at:
+            count = min(CONCURRENT_INDEXES, query.limit - len(hours))
+            some = list(islice(self._stored(position, query.until), count))
+            if not some:
+                break
+            found = await self._entries.of(some)
+            if not found:
+                break
+            hours += found
+            size += sum(map(len, found))
+            position = some[len(found) - 1].name.last
+        if not hours and some:
+            raise StoreFault("no index can be read now")
+        return hours, position
+
+    def _stored(self, position: int, until: int) -> Iterator[Held]:
+        while (held := self._catalogue.after(position)) and held.name.first <= until:
+            position = held.name.last
+            if held.is_stored:
+                yield held
+
+    def _archived_until(self) -> int:
+        held = self._catalogue.before(LIMIT)
+        while held is not None and not held.is_stored:
+            held = self._catalogue.before(held.name.first)
+        return 0 if held is None else held.name.last
+
+    async def _answer_object(self, request: Request, send: Send, outlet: Outlet) -> None:
+        if request.query:
+            raise Refusal(400, "InvalidRequest", "an object takes no parameters")
+        key = unquote(request.path.removeprefix(ARCHIVE + "/"))
+        if key == IDENTITY_KEY:
+            await send(answer(200, await self._identity(), head_only=request.is_head))
+            return
+        held = self._find(key)
+        if not request.is_head:
+            url = await self._store.url_of(held.name.key, seconds=URL_SECONDS)
+            if url is not None:
+                await send(answer(307, b"", headers={"Location": url}))
+                return
+        await self._send_object(held, request, send, outlet)
+
+    async def _send_object(self, held: Held, request: Request, send: Send, outlet: Outlet) -> None:
+        tag = f'"{held.name.first}-{held.name.last}"'
+        part = choose_part(request, File(held.size, tag, OBJECT_TYPE))
+        if not part.size:
+            await send(part.head)
+            return
+
+        async def read(offset: int, size: int) -> bytes:
+            return await self._store.read(held.name.key, offset=offset, size=size)
+
+        await self._downloads.send(part, read, outlet)
+        await send(b"")
+
+    def _find(self, key: str) -> Held:
+        name = parse_key(key)
+        held = None if name is None else self._catalogue.after(name.first - 1)
+        if held is None or held.name != name or not held.is_stored:
+            raise _not_found()
+        return held
+
+    async def _identity(self) -> bytes:
+        listed = await self._store.list(after=IDENTITY_KEY[:-1])
+        size = next((one.size for one in listed if one.key == IDENTITY_KEY), 0)
+        if not 0 < size <= MAX_IDENTITY_BYTES:
+            raise _not_found()
+        return await self._store.read(IDENTITY_KEY, offset=0, size=size)
+
+
+class Entries:
+    """What the listing says of each object, as JSON: kept, since no object ever changes."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._summary = summary
+        self._kept: OrderedDict[Name, msgspec.Raw] = OrderedDict()
+        self._bytes = 0
+        self._reading = trio.Lock()  # who comes second finds what the first has read
+
+    async def of(self, some: Sequence[Held]) -> list[msgspec.Raw]:
+        """Return their entries up to the first of which nothing can be known now."""
+        async with self._reading:
+            found: dict[Name, msgspec.Raw] = {}
+            async with trio.open_nursery() as nursery:
+                for held in some:
+                    nursery.start_soon(self._find, held, found)
+        known = takewhile(lambda held: held.name in found, some)
+        return [found[held.name] for held in known]
+
+    async def _find(self, held: Held, found: dict[Name, msgspec.Raw]) -> None:
+        if (kept := self._kept.get(held.name)) is not None:
+            self._kept.move_to_end(held.name)
+            found[held.name] = kept
+            return
+        try:
+            with trio.fail_after(INDEX_SECONDS):
+                index = await self._summary(held)
+        except (Damaged, NotThere):
+            found[held.name] = _raw(ListedHour(**_what_its_name_tells(held), damaged=True))
+        except (StoreFault, trio.TooSlowError):
+            pass  # it is not among what was found
+        else:
+            found[held.name] = entry = _raw(_details(held, index))
+            self._keep(held.name, entry)
+
+    def _keep(self, name: Name, entry: msgspec.Raw) -> None:
+        self._kept[name] = entry
+        self._bytes += len(entry)
+        while self._bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest)
+
+
+def is_archive(path: str) -> bool:
+    """Tell whether a path is answered here."""
+    return path == ARCHIVE or path.startswith(ARCHIVE + "/")
+
+
+def read_query(query: str, asked: Asked) -> Query:
+    """Read the query of /archive.
+
+    Raises:
+        Refusal: for a parameter that is unknown, malformed, doubled or beyond its limit.
+    """
+    given = _single_values(query)
+    after = asked(given.get("cursor", "0"))
+    until = asked(given["until"]) if "until" in given else LIMIT
+    if until <= after:
+        raise _invalid("until must lie above cursor")
+    limit = given.get("limit", str(DEFAULT_HOURS))
+    if not _is_number(limit) or not 1 <= int(limit) <= MAX_HOURS:
+        raise _invalid(f"limit is a whole number, 1 to {MAX_HOURS}")
+    return Query(after, until, int(limit))
+
+
+def _single_values(query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise _invalid("the query is not percent-encoded UTF-8") from None
+    given = dict(pairs)
+    if not given.keys() <= PARAMETERS or len(given) < len(pairs):
+        raise _invalid("/archive takes cursor, limit and until, each once")
+    return given
+
+
+def _what_its_name_tells(held: Held) -> dict[str, Any]:
+    return {
+        "name": held.name.key,
+        "hour": hour_name(held.name.hour),
+        "first": held.name.first,
+        "last": held.name.last,
+        "size": held.size,
+        "url": f"{ARCHIVE}/{held.name.key}",
+    }
+
+
+def _details(held: Held, index: Index) -> HourDetails:
+    return HourDetails(
+        **_what_its_name_tells(held),
+        previous=index.previous,
+        records=index.records,
+        raw_bytes=index.raw_bytes,
+        sha256=index.sha256,
+        collections=index.collections,
+        gaps=index.gaps,
+    )
+
+
+def _raw(hour: ListedHour) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(hour))
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, "InvalidRequest", message)
+
+
+def _not_found() -> Refusal:
+    return Refusal(404, "NotFound", "the archive has no such object; /archive lists what it has")
+
+
+def _unavailable(name: str, message: str) -> Refusal:
+    return Refusal(503, name, message, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
