@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,11 +27,11 @@ from turbod.eventlog import appender, reader, writer
 from turbod.eventlog.appender import Appender, SyncedFile
 from turbod.eventlog.batch import Part
 from turbod.eventlog.chunk import Gap
-from turbod.eventlog.log import EventLog, Pruned
+from turbod.eventlog.log import EventLog
 from turbod.record import Record, read_line
 
 MEGABYTE = 1024 * 1024
-SMALL = LogSettings(max_bytes=10 * MEGABYTE, memory_bytes=MEGABYTE)
+SMALL = LogSettings(memory_bytes=MEGABYTE)
 
 
 async def append(log: EventLog, numbers: range, *, time_us: int = T0, padding: int = 0) -> None:
@@ -270,69 +269,7 @@ async def test_somebody_else_writing_to_the_log_stops_us(tmp_path: Path) -> None
             await append(log, range(1), time_us=T0 + 2 * HOUR)
 
 
-async def test_the_oldest_hours_go_and_the_floor_moves(tmp_path: Path) -> None:
-    async with running(tmp_path, settings=SMALL) as log:
-        log.append(record(0))
-        log.mark_gap("in an hour that goes")
-        for hour in range(6):
-            await append(log, range(1, 41), time_us=T0 + hour * HOUR, padding=100_000)
-        while len(list((tmp_path / "live").iterdir())) > 2:  # noqa: ASYNC110 - files tell nobody
-            await trio.sleep(0.005)
-        seen = plain_scan(tmp_path)
-        assert log.floor == seen[0][0] - 1 == T0 + 4 * HOUR
-        assert log.statistics().disk_bytes <= SMALL.max_bytes
-        assert log.statistics().gaps == 0
-        assert not log.retains(T0 + HOUR)
-        assert not log.in_memory(T0 + HOUR)
-        with pytest.raises(Pruned, match="no longer retained"):
-            await log.read_chunks(T0 + HOUR)
-        assert (await from_disk(log, log.floor))[0] == seen
-
-
-async def test_the_current_hour_never_goes(tmp_path: Path) -> None:
-    async with running(tmp_path, settings=SMALL) as log:
-        await append(log, range(120), padding=100_000)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        assert log.statistics().disk_bytes > SMALL.max_bytes
-        assert (await from_disk(log, 0))[0] == plain_scan(tmp_path)
-
-
-async def test_a_reader_under_whom_hours_go_reads_on_or_is_told(tmp_path: Path) -> None:
-    async with running(tmp_path, settings=SMALL) as log:
-        outcomes: list[str] = []
-
-        async def follow(*, falls_behind: bool) -> None:
-            position, cursors = 0, []
-            try:
-                while position < T0 + 20 * HOUR + 40:
-                    for chunk in await log.read_chunks(position):
-                        cursors += [chunk.cursor(i) for i in range(len(chunk))]
-                        assert chunk.gap is None
-                        position = chunk.last
-                    await trio.lowlevel.checkpoint()
-                    while falls_behind and log.floor <= position:  # noqa: ASYNC110 - wakes nobody
-                        await trio.sleep(0.001)
-                assert len(cursors) == 21 * 40
-                outcomes.append("whole")
-            except Pruned:
-                assert (
-                    cursors
-                    == [T0 + hour * HOUR + number for hour in range(21) for number in range(1, 41)][
-                        : len(cursors)
-                    ]
-                )
-                outcomes.append("pruned")
-
-        async with trio.open_nursery() as nursery:
-            for falls_behind in (False, True, False):
-                nursery.start_soon(partial(follow, falls_behind=falls_behind))
-            for hour in range(21):
-                await append(log, range(1, 41), time_us=T0 + hour * HOUR, padding=50_000)
-                await trio.sleep(0.01)
-        assert sorted(outcomes) == ["pruned", "whole", "whole"]
-
-
-async def test_an_hour_deleted_while_it_is_looked_for_is_no_gap_where_nothing_was_to_come(
+async def test_an_hour_released_while_it_is_looked_for_is_no_gap_where_nothing_was_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path) as log:
@@ -342,7 +279,7 @@ async def test_an_hour_deleted_while_it_is_looked_for_is_no_gap_where_nothing_wa
 
         def delete_first(path: Path, flags: int) -> int:
             monkeypatch.undo()
-            log._hours.drop_oldest(max_bytes=log.statistics().disk_bytes - 1)
+            log._hours.release(T0)
             path.unlink()
             return original(path, flags)
 
@@ -375,7 +312,7 @@ async def test_a_gap_whose_record_was_not_written_stands_before_the_next(tmp_pat
     gaps.write_bytes(b'{"after":%d,"before":%d,"message":"lost"}\n{"aft' % (T0 + 1, T0 + 9))
     for _ in range(2):
         async with running(tmp_path) as log:
-            assert (await from_disk(log, 0 if log.retains(0) else log.floor))[1] == []
+            assert (await from_disk(log, log.floor))[1] == []
     async with running(tmp_path) as log:
         await append(log, range(5, 12))
         for read in (from_memory, from_disk):

@@ -82,6 +82,13 @@ class Appender:
                 raise
             return file.size
 
+    def delete(self, hour: int) -> None:
+        """Delete an hour's files; nothing of it may be stored again."""
+        if self._hour == hour:
+            self.close()
+        (self._folder / records_name(hour)).unlink(missing_ok=True)
+        (self._folder / gaps_name(hour)).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close the current file."""
         if self._file is not None:

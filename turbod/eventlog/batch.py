@@ -73,12 +73,12 @@ class Part:
 
 
 def next_batch(
-    queue: deque[Record | str], *, last: int, ordinal: int, now_us: int
+    queue: deque[Record | str], *, last: int, ordinal: int, now_us: int, sealed_end: int = 0
 ) -> tuple[list[Part], int]:
     """Take from the queue what one batch may hold; return its parts and the last cursor given.
 
-    A text in the queue is the message of a gap before the record behind it. In an empty log
-    nothing can be missing, so there it means nothing.
+    No cursor is given below `sealed_end`. A text in the queue is the message of a gap before the
+    record behind it. In an empty log nothing can be missing, so there it means nothing.
     """
     parts: list[Part] = []
     message: str | None = None
@@ -89,8 +89,9 @@ def next_batch(
             message = item
             continue
         cursor = item.event.time_us
-        if not last < cursor <= now_us or not last:  # the rule decides; most events are in time
-            cursor = following(last, time_us=cursor, now_us=now_us)
+        if not last < cursor <= now_us or cursor < sealed_end or not last:
+            # The rule decides; most events are in time.
+            cursor = following(last, time_us=cursor, now_us=now_us, sealed_end=sealed_end)
         if cursor >= hour_end:
             parts.append(Part(hour_of(cursor), after=last, ordinal=ordinal + records))
             hour_end = parts[-1].hour + HOUR_US

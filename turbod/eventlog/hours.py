@@ -26,8 +26,8 @@ class PlainHour(msgspec.Struct, frozen=True):
         hour: its first microsecond.
         size: the bytes that are on disk.
         first: the first record's cursor; where its line is damaged, the hour's own beginning.
-        last: the last record's cursor.
-        gaps: those that stand before records of this hour.
+        last: the last record's cursor; where no line is sound, the hour's own beginning.
+        gaps: those that stand before records of this hour, in order.
     """
 
     path: Path
@@ -38,23 +38,27 @@ class PlainHour(msgspec.Struct, frozen=True):
     gaps: list[Gap]
 
 
+class _Extent(msgspec.Struct):
+    size: int
+    first: int
+    last: int
+
+
 class Hours:
     """The hours in order. Only the newest one grows, only the oldest one goes.
 
     Attributes:
         total_bytes: all files together.
-        lost: the last record that was deleted; readers that have not had it are refused.
+        lost: the last record that went with its hour; readers that have not had it are refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lost: int = 0) -> None:
         self._folder = folder
         self._hours: list[int] = []
-        self._sizes: list[int] = []
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
+        self._extents: list[_Extent] = []
         self._gaps: dict[int, Gap] = {}
         self.total_bytes = 0
-        self.lost = 0
+        self.lost = lost
 
     def __len__(self) -> int:
         """Return how many hours there are."""
@@ -68,7 +72,12 @@ class Hours:
     @property
     def floor(self) -> int:
         """Everything above it is retained."""
-        return self._firsts[0] - 1 if self._firsts else 0
+        return self._extents[0].first - 1 if self._extents else self.lost
+
+    @property
+    def newest(self) -> int:
+        """The hour that may grow, 0 where there is none."""
+        return self._hours[-1] if self._hours else 0
 
     @property
     def gap_count(self) -> int:
@@ -77,22 +86,18 @@ class Hours:
 
     def size(self, hour: int) -> int:
         """Return how many bytes of an hour are on disk: 0 for one that has not begun."""
-        return self._sizes[-1] if self._hours and self._hours[-1] == hour else 0
+        return self._extents[-1].size if self.newest == hour else 0
 
-    def grew(self, hour: int, *, size: int, first: int, last: int = 0) -> None:
-        """Note that an hour is on disk up to `size`, and its last record, 0 where not known.
-
-        `first` is its first record if it is new.
-        """
-        if self._hours and self._hours[-1] == hour:
-            self.total_bytes += size - self._sizes[-1]
-            self._sizes[-1], self._lasts[-1] = size, last
+    def grew(self, hour: int, *, size: int, first: int, last: int) -> None:
+        """Note that an hour is on disk up to `size`; `first` is its first record if it is new."""
+        if self.newest == hour:
+            extent = self._extents[-1]
+            self.total_bytes += size - extent.size
+            extent.size, extent.last = size, last
             return
-        assert not self._hours or hour > self._hours[-1], "hours come in order"
+        assert hour > self.newest, "hours come in order"
         self._hours.append(hour)
-        self._sizes.append(size)
-        self._firsts.append(first)
-        self._lasts.append(last)
+        self._extents.append(_Extent(size, first, last))
         self.total_bytes += size
 
     def add_gap(self, gap: Gap) -> None:
@@ -108,21 +113,31 @@ class Hours:
         begin = bisect_right(self._hours, after - HOUR_US)
         chosen = slice(begin, begin + limit)
         return [
-            Span(self._folder / records_name(hour), hour, size)
-            for hour, size in zip(self._hours[chosen], self._sizes[chosen], strict=True)
+            Span(self._folder / records_name(hour), hour, extent.size)
+            for hour, extent in zip(self._hours[chosen], self._extents[chosen], strict=True)
         ]
 
-    def drop_oldest(self, *, max_bytes: int) -> list[int]:
-        """Forget the oldest hours until the rest fits, never the newest; return them to delete."""
-        count, total = 0, self.total_bytes
-        while total > max_bytes and count < len(self._hours) - 1:
-            total -= self._sizes[count]
-            count += 1
-        dropped = self._hours[:count]
-        if dropped:
-            lost = self._lasts[count - 1]
-            del self._hours[:count], self._sizes[:count]
-            del self._firsts[:count], self._lasts[:count]
-            self.total_bytes, self.lost = total, lost or self.floor
-            self._gaps = {at: gap for at, gap in self._gaps.items() if at > self.lost}
-        return dropped
+    def plain(self, hour: int) -> PlainHour:
+        """Return all that is known of an hour that is there."""
+        extent = self._extents[self._hours.index(hour)]
+        return PlainHour(
+            self._folder / records_name(hour),
+            hour,
+            extent.size,
+            extent.first,
+            extent.last,
+            [self._gaps[at] for at in sorted(self._gaps) if hour <= at < hour + HOUR_US],
+        )
+
+    def older_than(self, hour: int) -> Sequence[int]:
+        """Return the hours before this one."""
+        return self._hours[: bisect_left(self._hours, hour)]
+
+    def release(self, hour: int) -> None:
+        """Forget the oldest hour."""
+        assert self._hours[:1] == [hour], "the oldest hour goes first"
+        extent = self._extents[0]
+        del self._hours[0], self._extents[0]
+        self.total_bytes -= extent.size
+        self.lost = extent.last
+        self._gaps = {at: gap for at, gap in self._gaps.items() if at > self.lost}

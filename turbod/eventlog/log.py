@@ -11,11 +11,11 @@ import structlog
 import trio
 
 from turbod.config import LogSettings
+from turbod.cursor import HOUR_US
 from turbod.eventlog.appender import Appender
 from turbod.eventlog.batch import Part
 from turbod.eventlog.chunk import Chunk
-from turbod.eventlog.hour_file import gaps_name, records_name
-from turbod.eventlog.hours import Hours
+from turbod.eventlog.hours import Hours, PlainHour
 from turbod.eventlog.opening import Opened
 from turbod.eventlog.rate import EventRate
 from turbod.eventlog.reader import Pruned, Reader
@@ -24,8 +24,9 @@ from turbod.eventlog.watch import Watch, Watches
 from turbod.eventlog.writer import Writer
 from turbod.record import Record
 
-__all__ = ["EventLog", "LogStatistics", "Pruned", "Watch"]
+__all__ = ["EventLog", "LogStatistics", "PlainHour", "Pruned", "Watch"]
 
+END_HOUR_SECONDS: Final = 5.0  # longest wait for what has its cursor, before trying again later
 RECENT_BYTES: Final = 8 * 1024 * 1024  # what is read into memory at start
 
 log = structlog.get_logger()
@@ -53,11 +54,17 @@ class LogStatistics(msgspec.Struct, frozen=True):
 class EventLog:
     """The only place where events wait for their readers. A reader is a position, not a queue.
 
-    Until `run` has repaired it, it looks empty and nothing may be appended or read from disk.
+    It never deletes an hour by itself: a finished one stays until it is released, which says that
+    its records are served from elsewhere. Until `run` has repaired it, it looks empty and nothing
+    may be appended or read from disk.
 
     Attributes:
         data: turbod's data folder; the log lies in its folder `live`.
         written: is told the intake numbers of records as soon as they are on disk and published.
+        after: the newest cursor that lies elsewhere: all in `live` is above, all to come will be.
+            It may be set until `run`.
+        ended: no cursor below it is given: the end of the newest hour that lies elsewhere. It may
+            be set until `run`.
     """
 
     def __init__(
@@ -67,13 +74,17 @@ class EventLog:
         *,
         written: Callable[[Sequence[int]], None],
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        after: int = 0,
+        ended: int = 0,
     ) -> None:
+        self.after = after
+        self.ended = ended
         self._folder = data / "live"
         self._settings = settings
         self._written = written
         self._now_us = now_us
         self._watches = Watches()
-        self._too_big = trio.Event()
+        self._finished = trio.lowlevel.ParkingLot()
         self._hours = Hours(self._folder)
         self._tail = Tail(memory_bytes=settings.memory_bytes)
         self._reader: Reader
@@ -83,13 +94,18 @@ class EventLog:
 
     @property
     def head(self) -> int:
-        """The newest cursor that was given and is on disk; 0 for an empty log."""
+        """The newest cursor that was given and is on disk; `after` for an empty log."""
         return self._tail.head
 
     @property
     def floor(self) -> int:
-        """Everything above it is retained; 0 for an empty log. See `retains`."""
+        """Everything above it is in the log, which may be empty. See `retains`."""
         return self._hours.floor
+
+    @property
+    def lost(self) -> int:
+        """The last record that is no longer in the log, 0 where all that ever was is."""
+        return self._hours.lost
 
     @property
     def fault(self) -> str | None:
@@ -123,7 +139,7 @@ class EventLog:
         await self._writer.flush()
 
     def retains(self, after: int) -> bool:
-        """Tell whether nothing above `after` was deleted: the question before reading on.
+        """Tell whether nothing above `after` was released: the question before reading on.
 
         Not the same as `after >= floor`: whoever waited at 0 while the log was empty is below the
         floor as soon as there is a record, and has lost nothing.
@@ -131,8 +147,8 @@ class EventLog:
         return after >= self._hours.lost
 
     def in_memory(self, after: int) -> bool:
-        """Tell whether every retained record above `after` is in memory, and none is lost."""
-        return after >= self._tail.start and self.retains(after)
+        """Tell whether every record above `after` is in memory, released or not."""
+        return after >= self._tail.start
 
     def next_chunk(self, after: int) -> Chunk | None:
         """Return the first chunk that reaches above `after`, or None where `after` is the head.
@@ -147,7 +163,7 @@ class EventLog:
         Where nothing can be read up to what is in memory, that comes, behind a gap.
 
         Raises:
-            Pruned: records above `after` have been deleted to make room.
+            Pruned: records above `after` went with their hours.
         """
         head = self.head
         chunks = await self._reader.chunks(after)
@@ -159,7 +175,7 @@ class EventLog:
         """Return the identities of the events above `after`, up to the cursor `until`.
 
         Raises:
-            Pruned: records above `after` have been deleted to make room.
+            Pruned: records above `after` went with their hours.
         """
         return await self._reader.identities(after=after, until=until)
 
@@ -170,6 +186,43 @@ class EventLog:
     def watch(self, dids: frozenset[str] | None) -> Watch:
         """Return a watch on these DIDs' events, on all where None. Close it when done."""
         return self._watches.add(dids)
+
+    def finished_hours(self) -> list[PlainHour]:
+        """Return the hours to which no record can be added any more, oldest first."""
+        newest = self._hours.newest
+        finished = [*self._hours.older_than(newest), *([newest] if self._is_over(newest) else [])]
+        return [self._hours.plain(hour) for hour in finished]
+
+    async def wait_finished(self) -> None:
+        """Wait until there is a finished hour."""
+        await trio.lowlevel.checkpoint()
+        while not self._has_finished():
+            await self._finished.park()
+
+    async def end_hour(self) -> bool:
+        """End the newest hour if the clock is behind it: whatever comes gets a later cursor.
+
+        False where there is no such hour; and where records that have their cursor could not be
+        written for END_HOUR_SECONDS: the hour is finished once they are.
+        """
+        await trio.lowlevel.checkpoint()
+        hour = self._hours.newest
+        if not hour or self._is_over(hour) or self._now_us() < hour + HOUR_US:
+            return False
+        self._writer.end_hours(hour + HOUR_US)
+        with trio.move_on_after(END_HOUR_SECONDS):
+            await self._writer.settle()
+        self._finished.unpark_all()
+        return self._is_over(hour)
+
+    async def release(self, hour: int) -> None:
+        """Forget the oldest hour, which is finished, and delete its files.
+
+        What of it is in memory is served from there as before.
+        """
+        assert hour < self._hours.newest or self._is_over(hour), "a growing hour is not released"
+        self._hours.release(hour)
+        await self._writer.delete(hour)
 
     def statistics(self) -> LogStatistics:
         """Return the figures of this moment."""
@@ -200,7 +253,6 @@ class EventLog:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._writer.run)
-                nursery.start_soon(self._prune)
                 task_status.started()
         finally:
             appender.close()
@@ -208,7 +260,7 @@ class EventLog:
     async def _open(self) -> Appender:
         recent_bytes = min(RECENT_BYTES, self._settings.memory_bytes // 2)
         opened = await trio.to_thread.run_sync(
-            lambda: Opened(self._folder, recent_bytes=recent_bytes)
+            lambda: Opened(self._folder, recent_bytes=recent_bytes, after=self.after)
         )
         self._hours = opened.hours
         self._reader = Reader(self._hours)
@@ -221,6 +273,7 @@ class EventLog:
         self._writer = Writer(
             appender,
             last=opened.last,
+            sealed_end=self.ended,
             ordinal=self._tail.published,
             gap_message=opened.gap_message,
             size_of=self._hours.size,
@@ -240,19 +293,14 @@ class EventLog:
             self._watches.publish(chunk)
         self._records += len(part.intakes)
         self._rate.add(len(part.intakes), now_seconds=trio.current_time())
-        if self._hours.total_bytes > self._settings.max_bytes:
-            self._too_big.set()
+        if self._has_finished():
+            self._finished.unpark_all()
         self._written(part.intakes)
 
-    async def _prune(self) -> None:
-        """Delete the oldest hours whenever all of them are too big together."""
-        while True:
-            await self._too_big.wait()
-            self._too_big = trio.Event()
-            for hour in self._hours.drop_oldest(max_bytes=self._settings.max_bytes):
-                await trio.to_thread.run_sync(self._delete, hour)
-                log.info("log_pruned", file=records_name(hour), floor=self.floor)
+    def _is_over(self, newest: int) -> bool:
+        """Tell whether the newest hour, if there is one, was ended and all of it is on disk."""
+        is_ended = 0 < newest <= self._writer.sealed_end - HOUR_US
+        return is_ended and not self._writer.is_storing(newest)
 
-    def _delete(self, hour: int) -> None:
-        (self._folder / records_name(hour)).unlink(missing_ok=True)
-        (self._folder / gaps_name(hour)).unlink(missing_ok=True)
+    def _has_finished(self) -> bool:
+        return len(self._hours) > 1 or self._is_over(self._hours.newest)

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Pruned(LookupError):
-    """The position is no longer retained: what came after it was deleted to make room."""
+    """What came after the position is no longer in the log: its hour was released, or deleted."""
 
 
 class HistoryUnavailable(Exception):
@@ -68,7 +68,7 @@ class Reader:
         What cannot be read is passed over, and a gap stands in its place.
 
         Raises:
-            Pruned: records above `after` have been deleted.
+            Pruned: records above `after` went with their hours.
         """
         damaged, position = "", after
         while True:
@@ -82,7 +82,7 @@ class Reader:
                 return []
             found = await self._thread(_read, spans, after, damaged, self._hours.gap_before)
             if any(hour not in self._hours for hour in found.vanished):
-                continue  # deleted to make room meanwhile: look again what there is
+                continue  # released meanwhile: look again what there is
             self._report(found.hours)
             if found.cutter.chunks:
                 return found.cutter.chunks
@@ -92,11 +92,11 @@ class Reader:
         """Return the identities of the events above `after`, up to the cursor `until`.
 
         Raises:
-            Pruned: records above `after` have been deleted.
+            Pruned: records above `after` went with their hours.
         """
         identities = array("q")
         while after < until and (chunks := await self.chunks(after)):
-            await self._thread(_read_identities, chunks, until, identities)
+            await self._thread(append_identities, chunks, until, identities)
             after = chunks[-1].last
         return identities
 
@@ -200,7 +200,11 @@ def _lines(descriptor: int, offset: int, end: int) -> Iterator[bytes]:
         yield rest
 
 
-def _read_identities(chunks: Sequence[Chunk], until: int, identities: "array[int]") -> None:
+def append_identities(chunks: Sequence[Chunk], until: int, identities: "array[int]") -> None:
+    """Append the identities of the events in these chunks, up to the cursor `until`. It computes.
+
+    A record that cannot be read has none.
+    """
     for chunk in chunks:
         for index in range(chunk.count_until(until)):
             with suppress(Malformed):

@@ -28,6 +28,7 @@ class Writer:
     Attributes:
         fault: what keeps it from writing, in words, or None.
         queued_bytes: what was appended and is not published yet.
+        sealed_end: no cursor below it is given any more.
         longest_store_us: the longest write and sync since the process started.
     """
 
@@ -36,6 +37,7 @@ class Writer:
         appender: Appender,
         *,
         last: int,
+        sealed_end: int,
         ordinal: int,
         gap_message: str | None,
         size_of: Callable[[int], int],
@@ -48,6 +50,7 @@ class Writer:
         self.longest_store_us = 0
         self._appender = appender
         self._last = last
+        self.sealed_end = sealed_end
         self._ordinal = ordinal
         self._gap_message = gap_message
         self._size_of = size_of
@@ -55,7 +58,8 @@ class Writer:
         self._now_us = now_us
         self._queue: deque[Record | str] = deque()
         self._waiting_bytes = 0  # of what no batch has taken yet
-        self._appended = self._published = 0
+        self._appended = self._taken = self._published = 0
+        self._parts: deque[Part] = deque()  # have their cursors, and are being stored
         self._since = 0.0
         self._some, self._enough = trio.Event(), trio.Event()
         self._progress = trio.lowlevel.ParkingLot()
@@ -111,12 +115,32 @@ class Writer:
             self._enough.set()
             await self._progress.park()
 
+    def end_hours(self, end: int) -> None:
+        """Give no cursor below `end` any more."""
+        self.sealed_end = max(self.sealed_end, end)
+
+    def is_storing(self, hour: int) -> bool:
+        """Tell whether records that lie in an hour have their cursors and are not published yet."""
+        return any(part.hour == hour for part in self._parts)
+
+    async def settle(self) -> None:
+        """Wait until all that has its cursor is published: for ever on a full disk."""
+        await trio.lowlevel.checkpoint()
+        target = self._taken
+        while self._published < target:
+            await self._progress.park()
+
+    async def delete(self, hour: int) -> None:
+        """Delete an hour's files."""
+        await trio.to_thread.run_sync(self._appender.delete, hour, limiter=self._limiter)
+
     async def run(self) -> None:
         """Write until cancelled. A write under way is finished, and published, before that."""
         while True:
             await self._company()
-            for part in self._take():
-                await self._store(part)
+            self._parts.extend(self._take())
+            while self._parts:
+                await self._store(self._parts[0])
 
     async def _company(self) -> None:
         """Return when records wait and are enough, or have waited long enough."""
@@ -128,11 +152,17 @@ class Writer:
 
     def _take(self) -> list[Part]:
         parts, self._last = next_batch(
-            self._queue, last=self._last, ordinal=self._ordinal, now_us=self._now_us()
+            self._queue,
+            last=self._last,
+            ordinal=self._ordinal,
+            now_us=self._now_us(),
+            sealed_end=self.sealed_end,
         )
         self._enough = trio.Event()
         self._waiting_bytes -= sum(part.bodies for part in parts)
-        self._ordinal += sum(len(part.intakes) for part in parts)
+        count = sum(len(part.intakes) for part in parts)
+        self._ordinal += count
+        self._taken += count
         return parts
 
     async def _store(self, part: Part) -> None:
@@ -163,6 +193,7 @@ class Writer:
             log.warning("log_writing_again", fault=self.fault)
             self.fault = None
             self._backoff.reset()
+        assert self._parts.popleft() is part, "one part after the other"
         self.stores += 1
         self.longest_store_us = max(self.longest_store_us, round(seconds * 1_000_000))
         count = len(part.intakes)
