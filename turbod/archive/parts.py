@@ -52,12 +52,14 @@ class Part(msgspec.Struct, frozen=True):
     """One step: a frame to read, or none where there is only a way to go.
 
     Attributes:
+        instance: who wrote the object.
         gaps: those that stand before it or in it.
         last: the position behind it.
         instead: the gap that stands in the frame's place where it cannot be read.
     """
 
     name: Name
+    instance: str
     frame: Frame | None
     gaps: list[Gap]
     last: int
@@ -88,21 +90,25 @@ def parts(
     gaps = [gap for gap in (*_hole(stop, index, asked), *index.gaps) if asked.touches(gap)]
     edges = [index.previous, *(frame.last for frame in index.frames)]
     firsts = [*(frame.first for frame in index.frames), stop.following]
+    last = min(index.last, asked.until)
+    reached = 0
     for number, frame in enumerate(index.frames):
         if not asked.touches_frame(frame) or not wants(frame):
             continue
         told = [gap for gap in gaps if gap.before <= frame.last]
         gaps = gaps[len(told) :]
         instead = Gap(max(edges[number], asked.after), firsts[number + 1], "")
-        yield Part(stop.name, frame, told, min(frame.last, asked.until), instead)
-    yield Part(stop.name, None, gaps, min(index.last, asked.until))
+        reached = min(frame.last, asked.until)
+        yield Part(stop.name, index.instance, frame, told, reached, instead)
+    if gaps or reached < last:
+        yield Part(stop.name, index.instance, None, gaps, last)
 
 
 def unreadable(stop: Stop, asked: Asked, why: str) -> Iterator[Part]:
     """Yield the one step over an object of which nothing can be read."""
     gap = Gap(max(stop.prior, asked.after), stop.following, f"{stop.name.key}: {why}")
     gaps = [gap] if asked.touches(gap) else []
-    yield Part(stop.name, None, gaps, min(stop.name.last, asked.until))
+    yield Part(stop.name, "", None, gaps, min(stop.name.last, asked.until))
 
 
 def _hole(stop: Stop, index: Index, asked: Asked) -> Iterator[Gap]:

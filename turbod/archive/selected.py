@@ -1,45 +1,60 @@
 """The lines of a frame that were asked for, exactly. For threads: it takes milliseconds."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from turbod.archive.hour_object import Damaged, count_lines, read_frame
 from turbod.archive.index import Frame
 from turbod.archive.parts import Asked
+from turbod.archive.selection import Selection
 from turbod.event import Malformed
 from turbod.eventlog.line import cursor_of
-from turbod.filter import EVERYTHING, Filter
+from turbod.filter import Filter
 from turbod.record import head_of_line
 
 
-def selected(data: bytes, frame: Frame, *, asked: Asked, filter: Filter) -> tuple[bytes, int]:  # noqa: A002 - what it is called everywhere
-    """Decompress a frame; return the lines that were asked for and how many they are.
+class Selecting:
+    """What was asked for of an archive: a range of cursors, and a filter."""
 
-    Raises:
-        Damaged: the frame is not what the index says, or holds a line that is no record.
-    """
-    lines = _between(read_frame(data, frame), frame, asked)
-    if filter == EVERYTHING:
-        return lines, count_lines(lines)
-    try:
-        chosen = [line for line in lines.split(b"\n")[:-1] if _matches(line, filter)]
-    except (Malformed, ValueError) as error:
-        raise Damaged(f"the frame at {frame.offset} holds what is no record: {error}") from None
-    return _joined(chosen), len(chosen)
+    def __init__(self, asked: Asked, chosen: Filter) -> None:
+        self.asked = asked
+        self._filter = chosen
+        self._selection = Selection(chosen)
 
+    def wants(self, frame: Frame) -> bool:
+        """Tell whether a frame may hold something."""
+        return self._selection.is_everything or self._selection.wants(frame)
 
-def _matches(line: bytes, filter: Filter) -> bool:  # noqa: A002 - as above
-    return filter.matches(head_of_line(line), len(line))
+    def lines(self, data: bytes, frame: Frame) -> tuple[bytes, int]:
+        """Decompress a frame; return the lines that were asked for and how many they are.
 
+        Raises:
+            Damaged: the frame is not what the index says, or holds a line that is no record.
+        """
+        lines = read_frame(data, frame)
+        if frame.first <= self.asked.after or frame.last > self.asked.until:
+            lines = self._within(lines)
+        if self._selection.is_everything:
+            return lines, count_lines(lines)
+        try:
+            chosen = [line for line in self._candidates(lines) if self._matches(line)]
+        except Malformed as error:
+            raise Damaged(f"the frame at {frame.offset} holds no record: {error}") from None
+        return b"".join(chosen), len(chosen)
 
-def _between(lines: bytes, frame: Frame, asked: Asked) -> bytes:
-    """Cut off what lies outside of the cursors that were asked for."""
-    if frame.last <= asked.until and frame.first > asked.after:
-        return lines
-    every = lines.split(b"\n")[:-1]
-    begin = bisect_right(every, asked.after, key=cursor_of)
-    return _joined(every[begin : bisect_right(every, asked.until, key=cursor_of)])
+    def _within(self, lines: bytes) -> bytes:
+        """Cut off what lies outside of the cursors that were asked for."""
+        every = lines.split(b"\n")[:-1]
+        begin = bisect_right(every, self.asked.after, key=cursor_of)
+        end = bisect_right(every, self.asked.until, key=cursor_of)
+        return b"".join(line + b"\n" for line in every[begin:end])
 
+    def _candidates(self, lines: bytes) -> Iterator[bytes]:
+        start = 0
+        while end := lines.find(b"\n", start) + 1:
+            if self._selection.may_match(lines, start, end - 1):
+                yield lines[start:end]
+            start = end
 
-def _joined(lines: Sequence[bytes]) -> bytes:
-    return b"\n".join((*lines, b""))
+    def _matches(self, line: bytes) -> bool:
+        return self._filter.matches(head_of_line(line), len(line) - 1)

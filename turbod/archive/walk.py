@@ -5,7 +5,7 @@ clients at once, and has its own way (history.py).
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
@@ -19,7 +19,7 @@ from turbod.archive.index import Frame, Index
 from turbod.archive.names import Name, parse_key
 from turbod.archive.parts import Asked, Part, Stop, parts, stops, unreadable
 from turbod.archive.reading import load_index
-from turbod.archive.selected import selected
+from turbod.archive.selected import Selecting
 from turbod.archive.store import NotThere, Source, StoreFault
 from turbod.backoff import Backoff
 from turbod.eventlog.chunk import Gap
@@ -41,14 +41,16 @@ class Piece(msgspec.Struct, frozen=True):
 
     Attributes:
         name: the object that they are from.
+        instance: who wrote it; empty where that cannot be read.
         last: the position behind it: nothing up to here that was asked for is left out.
         lines: whole lines with their breaks, selected exactly; empty where nothing was.
         gaps: what is missing before `last`, in order, each told once.
         size: how many bytes were fetched for it.
-        raw_bytes: how many bytes that made.
+        raw_bytes: how many bytes they are, decompressed.
     """
 
     name: Name
+    instance: str
     last: int
     lines: bytes
     records: int
@@ -67,7 +69,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         cursor: the position.
-        passed_bytes: size of the objects that lie behind it, whether they were read or not.
+        passed_bytes: size of what lies behind it, whether it was read or not.
         total_bytes: size of all objects on the way.
         fetched_bytes: what was read of their frames.
         raw_bytes: what that was, decompressed.
@@ -101,7 +103,7 @@ async def walk(
     parallel: int = PARALLEL,
     skip: Callable[[Name], bool] = lambda _: False,
     report: Callable[[Progress], None] = lambda _: None,
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """Walk over the records above the cursor `after`, up to `until`, that a filter selects.
 
     Used as `async with walk(...) as pieces: async for piece in pieces: ...`. Records come in order
@@ -122,7 +124,7 @@ async def walk(
     """
     asked = Asked(after, until)
     way = [stop for stop in stops(await _catalogue(source), asked) if not skip(stop.name)]
-    reader = _Reader(source, asked, filter, parallel)
+    reader = _Reader(source, Selecting(asked, filter), parallel)
     progress = _Counted(way)
     async with trio.open_nursery() as nursery:
         opened = Ahead[_Opened](nursery, room=parallel)
@@ -144,10 +146,9 @@ async def _catalogue(source: Source) -> Catalogue:
 class _Reader:
     """Reads indexes and frames, `parallel` at once."""
 
-    def __init__(self, source: Source, asked: Asked, filter: Filter, parallel: int) -> None:  # noqa: A002 - as walk
+    def __init__(self, source: Source, selecting: Selecting, parallel: int) -> None:
         self._source = source
-        self._asked = asked
-        self._filter = filter
+        self._selecting = selecting
         self._reads = trio.CapacityLimiter(parallel)
         self._threads = trio.CapacityLimiter(parallel)
 
@@ -170,9 +171,10 @@ class _Reader:
     def _parts(self, opened: _Opened) -> Iterator[Part]:
         if opened.fault is not None:
             return iter(())
+        asked = self._selecting.asked
         if opened.index is None:
-            return unreadable(opened.stop, self._asked, opened.why)
-        return parts(opened.stop, opened.index, self._asked, wants=lambda _: True)
+            return unreadable(opened.stop, asked, opened.why)
+        return parts(opened.stop, opened.index, asked, wants=self._selecting.wants)
 
     async def _open(self, stop: Stop) -> _Opened:
         try:
@@ -190,7 +192,7 @@ class _Reader:
     async def _piece(self, part: Part) -> Piece:
         frame = part.frame
         if frame is None:
-            return Piece(part.name, part.last, b"", 0, part.gaps, 0, 0)
+            return _piece(part, part.gaps)
         try:
             return await self._again(partial(self._read, part, frame))
         except NotThere:
@@ -199,13 +201,14 @@ class _Reader:
             why = str(error)
         assert part.instead is not None, "a frame has a gap to stand in its place"
         gap = msgspec.structs.replace(part.instead, message=f"{part.name.key}: {why}")
-        return Piece(part.name, part.last, b"", 0, [*part.gaps, gap], frame.size, 0)
+        return _piece(part, [*part.gaps, gap])
 
     async def _read(self, part: Part, frame: Frame) -> Piece:
         data = await self._source.read(part.name.key, offset=frame.offset, size=frame.size)
-        select = partial(selected, data, frame, asked=self._asked, filter=self._filter)
-        lines, records = await trio.to_thread.run_sync(select, limiter=self._threads)
-        return Piece(part.name, part.last, lines, records, part.gaps, frame.size, frame.raw_bytes)
+        lines, records = await trio.to_thread.run_sync(
+            self._selecting.lines, data, frame, limiter=self._threads
+        )
+        return _piece(part, part.gaps, lines=lines, records=records)
 
     async def _again(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read, and again where that fails: bytes may also be damaged on their way."""
@@ -226,6 +229,19 @@ class _Reader:
         raise AssertionError("the last attempt returns or raises")
 
 
+def _piece(part: Part, gaps: list[Gap], *, lines: bytes = b"", records: int = 0) -> Piece:
+    return Piece(
+        name=part.name,
+        instance=part.instance,
+        last=part.last,
+        lines=lines,
+        records=records,
+        gaps=gaps,
+        size=part.frame.size if part.frame else 0,
+        raw_bytes=part.frame.raw_bytes if part.frame else 0,
+    )
+
+
 async def _fail(fault: StoreFault) -> NoReturn:
     raise fault
 
@@ -235,19 +251,27 @@ class _Counted:
 
     def __init__(self, way: Sequence[Stop]) -> None:
         self._way = deque(way)
+        self._passed = 0
         self._now = Progress(0, 0, sum(stop.held.size for stop in way), 0, 0, 0)
 
     def with_piece(self, piece: Piece) -> Progress:
         """Return how far it has come with one piece more."""
-        now, passed = self._now, 0
         while self._way and self._way[0].name.last <= piece.last:
-            passed += self._way.popleft().held.size
+            self._passed += self._way.popleft().held.size
+        now = self._now
         self._now = Progress(
             cursor=piece.last,
-            passed_bytes=now.passed_bytes + passed,
+            passed_bytes=self._passed + self._part_of(piece),
             total_bytes=now.total_bytes,
             fetched_bytes=now.fetched_bytes + piece.size,
             raw_bytes=now.raw_bytes + piece.raw_bytes,
             records=now.records + piece.records,
         )
         return self._now
+
+    def _part_of(self, piece: Piece) -> int:
+        """Guess by the cursor how much of its object lies behind a piece."""
+        name = piece.name
+        if not self._way or self._way[0].name != name:
+            return 0
+        return self._way[0].held.size * (piece.last - name.first) // (name.last - name.first + 1)
