@@ -4,9 +4,15 @@ from typing import Final
 
 import msgspec
 
+from turbod.archive.index import FORMAT
+from turbod.archive.names import Name, parse_key
 from turbod.eventlog.chunk import Gap
 
 MAX_HOURS: Final = 1000  # on one page
+
+
+class Foreign(ValueError):
+    """What was fetched is no such page, or none that this turbod reads."""
 
 
 class ListedHour(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -67,3 +73,44 @@ class HoursPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     archived_until: int
     hours: list[msgspec.Raw]
     cursor: int | None = None
+
+
+def read(data: bytes, *, above: int) -> HoursPage:
+    """Read the page that was asked for with a cursor.
+
+    Raises:
+        Foreign: with what is wrong.
+    """
+    try:
+        page = msgspec.json.decode(data, type=HoursPage)
+    except (ValueError, RecursionError) as error:
+        raise Foreign(str(error)) from None
+    if page.format > FORMAT:
+        raise Foreign(f"it has objects of format {page.format}: update turbod")
+    if page.cursor is not None and page.cursor <= above:
+        raise Foreign(f"behind the cursor {above} it goes on with {page.cursor}")
+    return page
+
+
+def read_hours(page: HoursPage, *, above: int) -> list[ListedHour]:
+    """Read a page's entries, each as HourDetails unless it is damaged.
+
+    Raises:
+        Foreign: with what is wrong.
+    """
+    hours: list[ListedHour] = []
+    for raw in page.hours:
+        hour = _read_hour(raw)
+        if parse_key(hour.name) != Name(hour.first, hour.last) or hour.last <= above:
+            raise Foreign(f"{hour.name} has no place there")
+        above = hour.last
+        hours.append(hour)
+    return hours
+
+
+def _read_hour(raw: msgspec.Raw) -> ListedHour:
+    try:
+        hour = msgspec.json.decode(raw, type=ListedHour)
+        return hour if hour.damaged else msgspec.json.decode(raw, type=HourDetails)
+    except (ValueError, RecursionError) as error:
+        raise Foreign(str(error)) from None
