@@ -175,13 +175,18 @@ class Local:
         # No two hours of one log have the same last cursor, and an hour that was sealed never grew.
         if name.last == hour.last:
             log.info("hour_adopted", file=hour.path.name, object=name.key)
-            await trio.to_thread.run_sync(_unlink, hour.path)
-            await trio.to_thread.run_sync(_unlink, hour.path.with_name(gaps_name(hour.hour)))
+            await trio.to_thread.run_sync(delete_plain, hour)
 
     def _move(self, name: Name) -> None:
         (self.sealed_folder / name.file).rename(self.verified_folder / name.file)
         sync_folder(self.verified_folder)
         sync_folder(self.sealed_folder)
+
+
+def delete_plain(hour: PlainHour) -> None:
+    """Delete an hour's plain files, while the log is not open."""
+    hour.path.unlink(missing_ok=True)
+    hour.path.with_name(gaps_name(hour.hour)).unlink(missing_ok=True)
 
 
 def _found(folder: Path) -> dict[Name, int]:
