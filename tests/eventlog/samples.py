@@ -76,10 +76,19 @@ async def running(
     settings: LogSettings | None = None,
     written: list[int] | None = None,
     clock: Clock | None = None,
+    after: int = 0,
+    ended: int = 0,
 ) -> AsyncIterator[EventLog]:
     """Run a log in `data`; leaving ends it as a crash would, without a flush."""
     sink: list[int] = [] if written is None else written
-    log = EventLog(data, settings or LogSettings(), written=sink.extend, now_us=clock or Clock())
+    log = EventLog(
+        data,
+        settings or LogSettings(),
+        written=sink.extend,
+        now_us=clock or Clock(),
+        after=after,
+        ended=ended,
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(log.run)
         yield log

@@ -19,20 +19,27 @@ def queue_of(*items: Record | str) -> deque[Record | str]:
     return deque(items)
 
 
-@given(st.lists(st.integers(-2 * HOUR, 2 * HOUR)), st.integers(T0 - HOUR, T0 + HOUR))
-def test_cursors_rise_and_each_record_lies_in_its_hour(offsets: list[int], last: int) -> None:
+@given(
+    st.lists(st.integers(-2 * HOUR, 2 * HOUR)),
+    st.integers(T0 - HOUR, T0 + HOUR),
+    st.sampled_from([0, T0 - HOUR, T0, T0 + HOUR]),
+)
+def test_cursors_rise_and_each_record_lies_in_its_hour(
+    offsets: list[int], last: int, sealed_end: int
+) -> None:
     queue = queue_of(*(record(i, time_us=T0 + offset) for i, offset in enumerate(offsets)))
-    parts, newest = next_batch(queue, last=last, ordinal=0, now_us=NOW)
+    parts, newest = next_batch(queue, last=last, ordinal=0, now_us=NOW, sealed_end=sealed_end)
     expected: list[int] = []
     for offset in offsets:
-        expected.append(
-            following(expected[-1] if expected else last, time_us=T0 + offset, now_us=NOW)
-        )
+        before = expected[-1] if expected else last
+        cursor = following(before, time_us=T0 + offset, now_us=NOW, sealed_end=sealed_end)
+        expected.append(cursor)
     given_ = [
         (json.loads(text)["cursor"], part.hour) for part in parts for text in part.data.splitlines()
     ]
     assert [cursor for cursor, _ in given_] == expected
     assert all(hour <= cursor < hour + HOUR for cursor, hour in given_)
+    assert not expected or expected[0] >= sealed_end
     assert newest == (expected[-1] if expected else last)
     assert [each for part in parts for each in part.intakes] == list(range(len(offsets)))
 
