@@ -18,8 +18,9 @@ import trio
 from turbod import exclusion, report
 from turbod.config import Settings
 from turbod.database import Changes, Database
-from turbod.eventlog.chunk import Chunk
+from turbod.eventlog.chunk import Chunk, Stretch
 from turbod.eventlog.log import EventLog
+from turbod.filter import Filter
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
 from turbod.record import read_line
@@ -72,6 +73,17 @@ async def serve(settings: Settings) -> int:
     return 0 if daemon.stopped else 128 + number
 
 
+class _PlainLog(EventLog):
+    """The log as the server reads it, with no objects behind it."""
+
+    async def read(self, after: int, _: Filter) -> Stretch:
+        chunks = await self.read_chunks(after)
+        return Stretch(list(chunks), chunks[-1].last if chunks else after)
+
+    def is_archived(self, _: int) -> bool:
+        return False
+
+
 class Daemon:
     """The parts, wired: events go from upstream to hydration to the log; the server reads it."""
 
@@ -81,7 +93,7 @@ class Daemon:
         self._listed = _read_exclusions(settings.exclude)
         self.database = _open_database(data / "cache.sqlite", settings)
         self.cache = Cache(settings.cache, self.database, now_us=now_us)
-        self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
+        self.log = _PlainLog(data, settings.log, written=self._done, now_us=now_us)
         self.hydrator = Hydrator(
             settings.hydration,
             appview_url=settings.appview,

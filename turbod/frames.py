@@ -1,6 +1,6 @@
 """WebSocket frames as a server sends them (RFC 6455), and how records share them. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -15,8 +15,6 @@ _FIN = 0x80
 _SHORT = 126  # lengths below stand in the second byte itself
 _MEDIUM = 1 << 16
 _ZSTD_LEVEL = 3
-
-_compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True).compress
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -41,9 +39,12 @@ def header(size: int, opcode: int) -> bytes:
     return bytes((first, 127)) + size.to_bytes(8, "big")
 
 
-def compressed(text: bytes) -> bytes:
-    """Return one zstd frame with the text's size in its header."""
-    return _compress(text)
+def compressor() -> Callable[[bytes], bytes]:
+    """Return what makes a text one zstd frame with its size in the header; for one thread."""
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True).compress
+
+
+compressed: Final = compressor()
 
 
 def array(lines: Iterable[bytes]) -> bytes:

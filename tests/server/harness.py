@@ -14,8 +14,11 @@ import trio_websocket
 
 from turbod.config import LogSettings, ServerSettings
 from turbod.event import parse
+from turbod.eventlog.chunk import Stretch
 from turbod.eventlog.log import EventLog
+from turbod.filter import Filter
 from turbod.record import Record
+from turbod.server.archive_listing import ArchiveListing
 from turbod.server.packing import Withhold
 from turbod.server.server import Server
 
@@ -84,6 +87,19 @@ def record(message: bytes, intake: int = 1, *, padding: int = 0) -> Record:
         metadata,
     )
     return Record(event, body, intake)
+
+
+class ServedLog(EventLog):
+    """A log with no objects behind it, as the server reads one."""
+
+    async def read(self, after: int, _: Filter) -> Stretch:
+        """Read the log's files."""
+        chunks = await self.read_chunks(after)
+        return Stretch(list(chunks), chunks[-1].last if chunks else after)
+
+    def is_archived(self, _: int) -> bool:
+        """Nothing is."""
+        return False
 
 
 class Harness:
@@ -265,9 +281,10 @@ async def serving(
     log_settings: LogSettings | None = None,
     withhold: Withhold | None = None,
     status: Callable[[], Mapping[str, Any]] | None = None,
+    archive: ArchiveListing | None = None,
 ) -> AsyncIterator[Harness]:
     """Run a server over a log in this folder."""
-    log = EventLog(data, log_settings or LogSettings(), written=lambda _: None)
+    log = ServedLog(data, log_settings or LogSettings(), written=lambda _: None)
     async with trio.open_nursery() as nursery:
         await nursery.start(log.run)
         harness: Harness | None = None
@@ -286,6 +303,7 @@ async def serving(
             ready=lambda: (state().is_ready, {"disk": "ok"}),
             withhold=withhold,
             now_us=lambda: time.time_ns() // 1000,
+            archive=archive,
         )
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]

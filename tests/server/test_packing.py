@@ -11,6 +11,7 @@ from tests.server.harness import did, post, record
 from turbod.eventlog.chunk import Chunk, merged
 from turbod.eventlog.tail import Tail
 from turbod.filter import EVERYTHING, Filter
+from turbod.frames import MAX_MESSAGE_BYTES
 from turbod.server.endpoints import TURBOSTREAM_JSON
 from turbod.server.interests import Interest
 from turbod.server.packing import PIECE_BYTES, Frames, Packer, View
@@ -39,10 +40,18 @@ def view(chosen: Filter = EVERYTHING, *, users: int = 1, batch: int = 100) -> Vi
     return View(interest, framing=TURBOSTREAM_JSON, batch=batch, compress=False)
 
 
+def piece(
+    packer: Packer, one: Chunk, after: int, wanted: View, *, max_bytes: int = PIECE_BYTES
+) -> Frames | None:
+    """The next piece, in its frames."""
+    found = packer.piece(one, after, wanted, max_bytes=max_bytes)
+    return None if found is None else wanted.framed(found)
+
+
 def messages(frames: Frames | None) -> list[list[dict[str, Any]]]:
     """What a client makes of frames."""
     client, found, text = Connection(ConnectionType.CLIENT), [], ""
-    client.receive_data(b"" if frames is None else frames.data)
+    client.receive_data(b"" if frames is None else b"".join(frames.parts))
     for event in client.events():
         assert isinstance(event, TextMessage)
         text += event.data
@@ -106,17 +115,17 @@ def test_what_is_built_is_forgotten_when_what_is_withheld_changes() -> None:
     hidden.add(did(2))
     packer.forget()
     assert cursors(packer.live(one, FIRST, shared)) == [1, 2, 4, 5]
-    assert cursors(packer.piece(one, FIRST, shared)) == [1, 2, 4, 5]
+    assert cursors(piece(packer, one, FIRST, shared)) == [1, 2, 4, 5]
 
 
 def test_what_is_for_one_alone_comes_by_the_piece() -> None:
     """A thousand who stand inside chunks and take nothing would hold half a GB else."""
     packer, one, alone = Packer(), chunk(0, 100, padding=3_000), view()
     position, found = FIRST + 1, []
-    while (piece := packer.live(one, position, alone)) is not None:
-        assert len(piece) <= PIECE_BYTES + 10
-        found += cursors(piece)
-        position = piece.last
+    while (sent := packer.live(one, position, alone)) is not None:
+        assert len(sent) <= PIECE_BYTES + 10
+        found += cursors(sent)
+        position = sent.last
     assert found == list(range(2, 101))
     assert position == one.last
     assert not one.texts
@@ -131,6 +140,23 @@ def test_behind_the_last_piece_nothing_of_the_chunk_is_looked_at_again() -> None
         assert frames.last == FIRST + 10
 
 
+def test_the_whole_of_a_chunk_is_sent_as_it_lies_in_memory() -> None:
+    """To copy it would cost as much again as to send it."""
+    packer, one = Packer(), chunk(0, 100, padding=3_000)
+    whole = packer.piece(one, FIRST, view(), max_bytes=MAX_MESSAGE_BYTES)
+    assert whole is not None
+    assert whole.texts[0] is one.array
+    assert (whole.last, whole.records, len(whole.texts)) == (one.last, 100, 1)
+    assert view().framed(whole).parts[1] is one.array
+    for wanted, after in ((view(batch=99), FIRST), (view(), FIRST + 1)):
+        part = packer.piece(one, after, wanted, max_bytes=MAX_MESSAGE_BYTES)
+        assert part is not None
+        assert part.records == 99
+    hiding = Packer(withhold=lambda head, line: None if head.did == did(2) else line)
+    assert len(cursors(piece(hiding, one, FIRST, view(), max_bytes=MAX_MESSAGE_BYTES))) == 80
+
+
+@pytest.mark.parametrize("max_bytes", [PIECE_BYTES, MAX_MESSAGE_BYTES])
 @pytest.mark.parametrize("padding", [0, 3_000, 70_000])
 @given(
     after=st.integers(0, 20),
@@ -140,15 +166,15 @@ def test_behind_the_last_piece_nothing_of_the_chunk_is_looked_at_again() -> None
     ),
 )
 def test_pieces_together_are_what_a_scan_selects(
-    padding: int, after: int, batch: int, chosen: Filter
+    padding: int, max_bytes: int, after: int, batch: int, chosen: Filter
 ) -> None:
     packer, one, wanted = Packer(), chunk(0, 20, padding=padding), view(chosen, batch=batch)
     position, found = FIRST + after, []
-    while (piece := packer.piece(one, position, wanted)) is not None:
-        sizes = [len(message) for message in messages(piece)]
+    while (sent := piece(packer, one, position, wanted, max_bytes=max_bytes)) is not None:
+        sizes = [len(message) for message in messages(sent)]
         assert max(sizes) <= batch
-        assert (piece.messages, piece.records) == (len(sizes), sum(sizes))
-        assert len(piece) <= PIECE_BYTES + 10 or piece.records == 1
-        found += cursors(piece)
-        position = piece.last
+        assert (sent.messages, sent.records) == (len(sizes), sum(sizes))
+        assert len(sent) <= max_bytes + 10 * len(sizes) or sent.records == 1
+        found += cursors(sent)
+        position = sent.last
     assert found == [n + 1 for n in range(after, 20) if chosen.matches(one.heads[n], one.size(n))]

@@ -485,9 +485,9 @@ async def test_who_stands_where_records_were_pruned_is_told_so(tmp_path: Path) -
         def __getattr__(self, name: str) -> Any:
             return getattr(self._log, name)
 
-        async def read_chunks(self, after: int) -> Any:
+        async def read(self, after: int, chosen: Any) -> Any:
             self._log._hours.lost = self._log.head - 1
-            return await self._log.read_chunks(after)
+            return await self._log.read(after, chosen)
 
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
         await harness.fill(300, padding=20_000)

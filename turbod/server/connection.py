@@ -18,7 +18,7 @@ from turbod.server.interests import Interest, TooManyFilters
 from turbod.server.packing import View
 from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
 from turbod.server.services import Services
-from turbod.server.status import Plain, starting
+from turbod.server.status import Plain, check_archive_room, starting
 from turbod.server.subscriber import TICK_SECONDS, Subscriber
 from turbod.server.websocket import Gone, Unfinished, WebSocket, reset
 
@@ -136,7 +136,9 @@ class Connections:
         options = self._options(request)
         self._plain.check_ready()
         services = self._services
-        position, asked = starting(options.cursor, head=services.log.head, now_us=services.now_us())
+        position, asked = starting(options.cursor, services)
+        if not options.require_hello:  # who says hello first waits its turn, as the lagging do
+            check_archive_room(position, services)
         websocket = WebSocket(
             stream,
             received=request.rest,

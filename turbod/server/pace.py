@@ -1,6 +1,7 @@
 """How much of the event loop history may have: at most half, for all its readers together."""
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Final, TypeVar
 
@@ -38,19 +39,23 @@ class Pace:
         answer = None
         try:
             while True:
-                started = trio.current_time()
                 try:
-                    trap = work.send(answer)
+                    with self.working():
+                        trap = work.send(answer)
                 except StopIteration as end:
                     result: T = end.value
                     return result
-                finally:
-                    self._count(started)
                 answer = yield trap
         finally:
             work.close()
 
-    def _count(self, started: float) -> None:
-        seconds = trio.current_time() - started
-        self.worked_seconds += seconds
-        self._rested_at = max(self._rested_at, started) + 2 * seconds
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count a piece of work that awaits nothing."""
+        started = trio.current_time()
+        try:
+            yield
+        finally:
+            seconds = trio.current_time() - started
+            self.worked_seconds += seconds
+            self._rested_at = max(self._rested_at, started) + 2 * seconds

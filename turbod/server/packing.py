@@ -15,6 +15,8 @@ Withhold = Callable[[Head, bytes], bytes | None]
 
 PIECE_BYTES: Final = 64 * 1024  # of what nobody else is sent: a slow reader holds one
 
+Compress = Callable[[bytes], bytes]
+
 
 class View:
     """All that decides how records look to a subscriber: immutable.
@@ -47,30 +49,57 @@ class View:
             return frames.frame(frames.compressed(text), frames.BINARY)
         return frames.frame(text, self.framing.opcode)
 
+    def framed(self, piece: "Piece", compress: Compress = frames.compressed) -> "Frames":
+        """Return the frames of some messages; in a thread with a compressor of its own."""
+        opcode = frames.BINARY if self.compress else self.framing.opcode
+        parts: list[bytes] = []
+        for text in piece.texts:
+            payload = compress(text) if self.compress else text
+            parts += (frames.header(len(payload), opcode), payload)
+        return Frames(tuple(parts), piece.last, len(piece.texts), piece.records)
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """Messages of records for one subscriber, without their frames.
+
+    Attributes:
+        texts: one a message.
+        last: the position behind them; the chunk's own last where no more of it is to be sent.
+        records: how many records.
+    """
+
+    texts: list[bytes]
+    last: int
+    records: int
+
+    def __len__(self) -> int:
+        """Return how many bytes they are."""
+        return sum(map(len, self.texts))
+
 
 class Frames(msgspec.Struct, frozen=True, gc=False):
     """Whole frames of records, one behind the other, to be sent in one go.
 
     Attributes:
-        data: their bytes.
+        parts: their bytes.
         last: the position behind them; the chunk's own last where no more of it is to be sent.
         messages: how many frames.
         records: how many records.
     """
 
-    data: bytes
+    parts: tuple[bytes, ...]
     last: int
     messages: int
     records: int
 
     def __len__(self) -> int:
         """Return how many bytes they are."""
-        return len(self.data)
+        return sum(map(len, self.parts))
 
 
 def join(frame_list: Sequence[bytes], *, last: int, records: int) -> Frames:
     """Return frames as one piece."""
-    return Frames(b"".join(frame_list), last, len(frame_list), records)
+    return Frames((b"".join(frame_list),), last, len(frame_list), records)
 
 
 def select(
@@ -110,7 +139,8 @@ class Packer:
             return None
         is_shared = after <= chunk.after and (interest.is_everything or interest.users > 1)
         if not is_shared:
-            return self.piece(chunk, after, view)
+            piece = self.piece(chunk, after, view)
+            return None if piece is None else view.framed(piece)
         key = (self._generation, view.key)
         kept = chunk.texts.get(key)
         if isinstance(kept, Frames):
@@ -120,22 +150,31 @@ class Packer:
             chunk.texts[key] = built
         return built
 
-    def piece(self, chunk: Chunk, after: int, view: View) -> Frames | None:
-        """Return the next piece of a chunk for this view alone, about 64 KiB; None for no more."""
+    def piece(
+        self, chunk: Chunk, after: int, view: View, *, max_bytes: int = PIECE_BYTES
+    ) -> Piece | None:
+        """Return the next messages of a chunk for this view alone; None for no more.
+
+        Together they have at most `max_bytes`, a single longer record apart. Room for the whole
+        chunk saves whoever wants all of it the copying.
+        """
+        is_whole = len(chunk.array) <= max_bytes and self._is_whole_array(chunk, view)
+        if is_whole and not chunk.count_until(after):
+            return Piece([chunk.array], chunk.last, len(chunk))
         selected = select(chunk, after, view.interest, self._withhold)
-        pieces: list[bytes] = []
+        texts: list[bytes] = []
         size = records = last = 0
-        for run in frames.runs(selected, batch=view.batch, max_bytes=PIECE_BYTES):
-            frame = view.records(run)
-            if pieces and size + len(frame) > PIECE_BYTES:
+        for run in frames.runs(selected, batch=view.batch, max_bytes=max_bytes):
+            text = view.framing.records(run.lines)
+            if texts and size + len(text) > max_bytes:
                 break
-            pieces.append(frame)
-            size, records, last = size + len(frame), records + len(run.lines), run.last
-            if size > PIECE_BYTES // 2:
+            texts.append(text)
+            size, records, last = size + len(text), records + len(run.lines), run.last
+            if size > max_bytes // 2:
                 break  # another would be built in vain
         else:
             last = chunk.last
-        return join(pieces, last=last, records=records) if pieces else None
+        return Piece(texts, last, records) if texts else None
 
     def forget(self) -> None:
         """Use nothing more of what was built: what is withheld has changed."""

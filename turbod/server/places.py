@@ -1,5 +1,7 @@
 """Who may read history now: a bounded number at once, the others in the order of asking."""
 
+from typing import Self
+
 import trio
 
 
@@ -7,11 +9,12 @@ class Places:
     """A bounded number of places.
 
     Attributes:
+        count: how many there are.
         taken: how many are given and not left.
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._waiting: dict[Place, None] = {}
         self.taken = 0
 
@@ -19,6 +22,11 @@ class Places:
     def is_wanted(self) -> bool:
         """Whether anybody waits for a place."""
         return bool(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether whoever asks now is given a place at once."""
+        return self.taken < self.count and not self._waiting
 
     def ask(self) -> "Place":
         """Return a place, given at once where one is free. Leave it when done."""
@@ -36,7 +44,7 @@ class Places:
             self._give()
 
     def _give(self) -> None:
-        while self._waiting and self.taken < self._count:
+        while self._waiting and self.taken < self.count:
             place = next(iter(self._waiting))
             del self._waiting[place]
             self.taken += 1
@@ -44,20 +52,27 @@ class Places:
 
 
 class Place:
-    """One reader's.
+    """One reader's; as a context manager it is left at the end.
 
     Attributes:
+        places: those of which it is one.
         given: set once it may read.
         is_left: it may read no more.
     """
 
     def __init__(self, places: Places) -> None:
-        self._places = places
+        self.places = places
         self.given = trio.Event()
         self.is_left = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         """Let another have it. Leaving twice is allowed."""
         if not self.is_left:
             self.is_left = True
-            self._places.left(self)
+            self.places.left(self)

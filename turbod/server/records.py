@@ -1,35 +1,53 @@
-"""GET /records: one page of the stream as JSON lines, from memory or disk, bounded in work."""
+"""GET /records: one page of the stream as JSON lines, from wherever it lies, bounded in work."""
 
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
 import trio
 
-from turbod.eventlog.chunk import Chunk
-from turbod.eventlog.log import Pruned
-from turbod.filter import Options
+from turbod.eventlog.chunk import Chunk, Gap, Stretch
+from turbod.eventlog.reader import HistoryUnavailable, Pruned
+from turbod.filter import Filter, Options
 from turbod.server.interests import Interest
 from turbod.server.packing import Withhold, select
-from turbod.server.source import Log
+from turbod.server.places import Place
+from turbod.server.services import Services
 
 MAX_PAGE_BYTES: Final = 1024 * 1024  # one record alone may bring it above
 MAX_SCANNED_BYTES: Final = 16 * 1024 * 1024
+MAX_PAGE_SECONDS: Final = 10.0  # where hour after hour holds nothing that matches
+MAX_GAPS: Final = 100  # some 4 KB of a header
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Lines, and the cursor to go on with."""
+    """Lines, the cursor to go on with, and where records between them may be missing."""
 
     lines: list[bytes]
     cursor: int
+    gaps: list[Gap]
 
     @property
     def body(self) -> bytes:
         """The lines, each with its break."""
         return b"".join(line + b"\n" for line in self.lines)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What lines cannot say."""
+        headers = {"Turbod-Cursor": str(self.cursor)}
+        if self.gaps:
+            headers["Turbod-Gap"] = ", ".join(f"{gap.after}-{gap.before}" for gap in self.gaps)
+        return headers
+
 
 class _Collector:
-    """Takes chunks until the page is full or enough was looked at."""
+    """Takes what was read until the page is full or enough was looked at.
+
+    Attributes:
+        position: everything up to it that the page should hold, it holds.
+        is_full: the page is long enough, or was long enough in the making.
+    """
 
     def __init__(self, options: Options, position: int, withhold: Withhold | None) -> None:
         self._interest = Interest(options.filter)
@@ -38,49 +56,90 @@ class _Collector:
         self._page_bytes = 0
         self._scanned_bytes = 0
         self.lines: list[bytes] = []
+        self.gaps: list[Gap] = []
         self.position = position
-        self._is_full = False
+        self.is_full = False
 
-    def is_full(self) -> bool:
-        """Whether the page is long enough, or was long enough in the making."""
-        return self._is_full
+    def take(self, item: Chunk | Gap) -> None:
+        """Take what comes next, or as much of it as there is room for."""
+        gap = item if isinstance(item, Gap) else item.gap
+        if gap is not None and self.position < gap.before:
+            self._take_gap(gap)
+        if isinstance(item, Chunk) and not self.is_full:
+            self._take_chunk(item)
 
-    def take(self, chunk: Chunk) -> None:
+    def _take_gap(self, gap: Gap) -> None:
+        self.gaps.append(gap)
+        self.position = max(self.position, gap.before - 1)
+        self.is_full = len(self.gaps) == MAX_GAPS
+
+    def _take_chunk(self, chunk: Chunk) -> None:
         for cursor, line in select(chunk, self.position, self._interest, self._withhold):
             if self.lines and self._page_bytes + len(line) > MAX_PAGE_BYTES:
-                self._is_full = True
+                self.is_full = True
                 return
             self.lines.append(line)
             self._page_bytes += len(line)
             self.position = cursor
             if len(self.lines) == self._limit:
-                self._is_full = True
+                self.is_full = True
                 return
         self.position = chunk.last
         self._scanned_bytes += len(chunk.array)
-        self._is_full = self._scanned_bytes >= MAX_SCANNED_BYTES
+        self.is_full = self._scanned_bytes >= MAX_SCANNED_BYTES
 
 
 async def read_page(
-    log: Log, options: Options, position: int, *, withhold: Withhold | None
+    services: Services, options: Options, position: int, *, withhold: Withhold | None
 ) -> Page:
-    """Read records after `position`; where nothing matches the cursor moves on all the same."""
-    collector = _Collector(options, max(position, log.floor), withhold)
-    while not collector.is_full() and collector.position < log.head:
-        if log.in_memory(collector.position):
-            chunk = log.next_chunk(collector.position)
-            assert chunk is not None, "the head is above the position, and all is in memory"
-            chunks = [chunk]
-        else:
+    """Read records after `position`; where nothing matches the cursor moves on all the same.
+
+    Raises:
+        HistoryUnavailable: before there was anything to answer with.
+    """
+    log = services.log
+    begins = max(position, log.floor)
+    collector = _Collector(options, begins, withhold)
+    ends_at = trio.current_time() + MAX_PAGE_SECONDS
+    with ExitStack() as held:
+        place: Place | None = None
+        while collector.position < log.head and trio.current_time() < ends_at:
+            if place is None and services.is_archived(collector.position):
+                place = held.enter_context(services.archive.ask())
+                await place.given.wait()
             try:
-                chunks = await log.read_chunks(collector.position)
-            except Pruned:  # while the page was read
-                assert log.floor > collector.position, "what was pruned is below the floor"
-                collector.position = log.floor
-                continue
-        for chunk in chunks:
-            collector.take(chunk)
-            await trio.lowlevel.checkpoint()
-            if collector.is_full():
+                await _read_on(services, options.filter, collector)
+            except HistoryUnavailable:
+                if collector.position == begins:
+                    raise
                 break
-    return Page(collector.lines, collector.position)
+            if collector.is_full:
+                break
+    return Page(collector.lines, collector.position, collector.gaps)
+
+
+async def _read_on(services: Services, chosen: Filter, collector: _Collector) -> None:
+    """Let the page have what one read finds."""
+    log = services.log
+    try:
+        stretch = await _next(services, chosen, collector.position)
+    except Pruned:  # while the page was read
+        assert log.floor > collector.position, "what was pruned is below the floor"
+        collector.position = log.floor
+        return
+    for item in stretch.items:
+        await services.pace.turn()
+        with services.pace.working():
+            collector.take(item)
+        if collector.is_full:
+            return
+    collector.position = max(collector.position, stretch.last)
+
+
+async def _next(services: Services, chosen: Filter, position: int) -> Stretch:
+    log = services.log
+    if not log.in_memory(position):
+        return await services.pace.measured(log.read(position, chosen))
+    chunk = log.next_chunk(position)
+    assert chunk is not None, "the head is above the position, and all is in memory"
+    return Stretch([chunk], chunk.last)

@@ -26,6 +26,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
         handshakes: open now that have not sent a whole request.
         in_memory: subscribers to whom memory has all that they have not been sent.
         on_disk: the other subscribers.
+        archive_readers: connections that are served from objects.
+        history_seconds: for which history held the event loop.
         messages: sent to subscribers, those about the connection included.
         refused: answers by the name of the error.
         resets: of clients that were stuck or held too much.
@@ -39,6 +41,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     subscribers: int
     in_memory: int
     on_disk: int
+    archive_readers: int
+    history_seconds: float
     messages: int
     records: int
     bytes: int
@@ -88,17 +92,16 @@ class Server:
             packer=self._packer,
             interests=self._interests,
             served=served,
+            archive_readers=settings.max_history_readers,
             upstream_state=upstream_state,
             now_us=now_us,
         )
         plain = Plain(
-            log,
-            served=served,
+            self._services,
             status=status,
             metrics=metrics,
             ready=ready,
             withhold=withhold,
-            now_us=now_us,
             archive=archive,
         )
         self._archive = archive
@@ -174,6 +177,8 @@ class Server:
             subscribers=subscribers,
             in_memory=in_memory,
             on_disk=subscribers - in_memory,
+            archive_readers=self._services.archive.taken,
+            history_seconds=self._services.pace.worked_seconds,
             messages=traffic.messages,
             records=traffic.records,
             bytes=traffic.bytes,

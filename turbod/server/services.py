@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Final
 
+from turbod.server.compression import Compression
 from turbod.server.interests import Interests
+from turbod.server.pace import Pace
 from turbod.server.packing import Packer
 from turbod.server.places import Places
 from turbod.server.source import Log
 
-HISTORY_READERS: Final = 32  # each holds about 1 MiB of chunks
+HISTORY_READERS: Final = 32  # of the log's own files; each holds about 1 MiB of chunks
+BIG_MESSAGES: Final = 32  # of a whole chunk each, 16 MiB together; then there are small pieces only
 
 
 class Traffic:
@@ -23,7 +26,13 @@ class Traffic:
 
 
 class Services:
-    """What all subscribers of one server share."""
+    """What all subscribers of one server share.
+
+    Attributes:
+        history: places of those who read the log's files, each for one read.
+        archive: places of those who read objects, each until its reader is through with them.
+        big_messages: on their way to who read history.
+    """
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class Services:
         packer: Packer,
         interests: Interests,
         served: tuple[str, ...],
+        archive_readers: int,
         upstream_state: Callable[[], str],
         now_us: Callable[[], int],
     ) -> None:
@@ -43,3 +53,11 @@ class Services:
         self.now_us = now_us
         self.traffic = Traffic()
         self.history = Places(HISTORY_READERS)
+        self.archive = Places(archive_readers)
+        self.compression = Compression()
+        self.pace = Pace()
+        self.big_messages = 0
+
+    def is_archived(self, position: int) -> bool:
+        """Tell whether what follows a position has to come from an object."""
+        return self.log.is_archived(position) and not self.log.in_memory(position)

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from turbod.eventlog.chunk import Chunk
+from turbod.eventlog.chunk import Chunk, Stretch
+from turbod.filter import Filter
 
 
 class Watch(Protocol):
@@ -39,12 +40,19 @@ class Log(Protocol):
     def next_chunk(self, after: int) -> Chunk | None:
         """Return the first chunk in memory whose last cursor is above `after`, None at head."""
 
-    async def read_chunks(self, after: int) -> list[Chunk]:
-        """Return the next chunks from disk, about 1 MiB of them.
+    async def read(self, after: int, chosen: Filter) -> Stretch:
+        """Return what comes next from objects or from the log's files, about 1 MiB of it.
+
+        It holds every record that the filter takes, and may hold others. It moves on unless all
+        that follows is in memory.
 
         Raises:
             Pruned: records above `after` are no longer retained.
+            HistoryUnavailable: where they lie did not answer for a minute.
         """
+
+    def is_archived(self, after: int) -> bool:
+        """Tell whether what follows `after` lies in an object, be it in memory too or not."""
 
     def events_behind(self, after: int) -> int | None:
         """Return how many records lie above `after`, None where it would cost a scan."""

@@ -9,15 +9,16 @@ import trio
 from turbod.cursor import BadCursor, FutureCursor
 from turbod.cursor import parse as parse_cursor
 from turbod.cursor import position as start_position
+from turbod.eventlog.reader import HistoryUnavailable
 from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
-from turbod.server.admission import too_many_connections
+from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_listing import ArchiveListing, is_archive
 from turbod.server.file_answer import Outlet
 from turbod.server.packing import Withhold
 from turbod.server.page import Page
 from turbod.server.records import read_page
 from turbod.server.request import Refusal, Request, answer
-from turbod.server.source import Log
+from turbod.server.services import Services
 
 HTML_TYPE: Final = "text/html; charset=utf-8"
 JSON_TYPE: Final = "application/json"
@@ -31,26 +32,22 @@ class Plain:
 
     def __init__(
         self,
-        log: Log,
+        services: Services,
         *,
-        served: tuple[str, ...],
         status: Callable[[], Mapping[str, Any]],
         metrics: Callable[[], bytes],
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         withhold: Withhold | None,
-        now_us: Callable[[], int],
         archive: ArchiveListing | None = None,
     ) -> None:
-        self._log = log
-        self._served = served
+        self._services = services
         self._status = status
         self._metrics = metrics
         self._ready = ready
         self._withhold = withhold
-        self._now_us = now_us
         self._archive = archive
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
-        self._page = Page(served)
+        self._page = Page(services.served)
 
     def check_ready(self) -> None:
         """Pass where subscribers can be served.
@@ -91,7 +88,7 @@ class Plain:
             self._pages.release()
 
     def _asked(self, text: str) -> int:
-        _, asked = starting(text, head=self._log.head, now_us=self._now_us())
+        _, asked = starting(text, self._services)
         assert asked is not None, "a text was given"
         return asked
 
@@ -113,22 +110,43 @@ class Plain:
         raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
 
     async def _records(self, request: Request) -> bytes:
+        services = self._services
         try:
-            options = read_query(request.query, known=RECORDS_PARAMETERS, served=self._served)
+            options = read_query(request.query, known=RECORDS_PARAMETERS, served=services.served)
         except InvalidRequest as error:
             raise Refusal(400, "InvalidRequest", str(error)) from None
-        position, _ = starting(options.cursor, head=self._log.head, now_us=self._now_us())
-        page = await read_page(self._log, options, position, withhold=self._withhold)
-        cursor = {"Turbod-Cursor": str(page.cursor)}
-        return _answer(request, page.body, LINES_TYPE, headers=cursor)
+        position, _ = starting(options.cursor, services)
+        check_archive_room(position, services)
+        try:
+            page = await read_page(services, options, position, withhold=self._withhold)
+        except HistoryUnavailable as error:
+            raise Refusal(
+                503,
+                "HistoryUnavailable",
+                str(error),
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from None
+        return _answer(request, page.body, LINES_TYPE, headers=page.headers)
 
 
-def starting(text: str | None, *, head: int, now_us: int) -> tuple[int, int | None]:
+def check_archive_room(position: int, services: Services) -> None:
+    """Pass where who begins at a position needs no object, or may read them at once.
+
+    Raises:
+        Refusal: TooManyConnections.
+    """
+    begins = max(position, services.log.floor)
+    if services.is_archived(begins) and not services.archive.has_room:
+        raise too_many_connections(f"{services.archive.count} clients are served from the archive")
+
+
+def starting(text: str | None, services: Services) -> tuple[int, int | None]:
     """Return where a client begins and the cursor it asked for, by the text it gave.
 
     Raises:
         Refusal: InvalidRequest or FutureCursor.
     """
+    head, now_us = services.log.head, services.now_us()
     try:
         asked = None if text is None else parse_cursor(text, now_us=now_us)
         return start_position(asked, head=head, now_us=now_us), asked

@@ -10,14 +10,15 @@ from typing import Any, Final
 
 import trio
 
-from turbod.eventlog.chunk import Chunk
-from turbod.eventlog.log import Pruned
+from turbod import frames
+from turbod.eventlog.chunk import Chunk, Gap, Stretch
+from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter, InvalidRequest, read_options_update
 from turbod.server import news
 from turbod.server.interests import TooManyFilters
-from turbod.server.packing import Frames, View
+from turbod.server.packing import PIECE_BYTES, Frames, View
 from turbod.server.places import Place
-from turbod.server.services import Services
+from turbod.server.services import BIG_MESSAGES, Services
 from turbod.server.source import Watch
 from turbod.server.websocket import Close, WebSocket
 
@@ -28,6 +29,7 @@ TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
 HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
+QUICK_SECONDS: Final = 0.25  # whoever takes a piece in this time takes a whole chunk in 2 s
 RECORDS_BETWEEN_CHECKPOINTS: Final = 200  # 5 ms where each is a compressed message of its own
 
 
@@ -62,17 +64,20 @@ class Subscriber:
         self._sleep = trio.CancelScope()
         self._is_asleep = False
         self._place: Place | None = None
-        self._chunks: deque[Chunk] = deque()
+        self._items: deque[Chunk | Gap] = deque()
+        self._is_quick = False
         self._sending_since: float | None = None
         self._following_since = trio.current_time()
         self._is_interrupted = False
         self._is_stopping = False
-        self._is_pruned = False
+        self._failure: Pruned | HistoryUnavailable | None = None
         self._mistake: str | None = None
         self._update: View | None = None
         self._updated_at: deque[float] = deque(maxlen=OPTIONS_UPDATES_PER_MINUTE)
         self._last_message = self._last_cursor = trio.current_time()
         self.is_live = False
+        if services.is_archived(max(position, self._log.floor)) and not require_hello:
+            self._take_place()
 
     # What happens beside the sending task.
 
@@ -85,14 +90,15 @@ class Subscriber:
         """Leave the place among the readers of history, with all that was read."""
         if self._place is not None:
             self._place.leave()
-            self._chunks.clear()
+        self._items.clear()
 
     def tick(self, now: float) -> None:
         """Wake it where a heartbeat is due, or its position should move past what is left out."""
         if (
             self._sending_since is not None
             and now >= self._sending_since + HISTORY_PATIENCE_SECONDS
-            and self._services.history.is_wanted
+            and self._place is not None
+            and self._place.places.is_wanted
         ):
             self.give_way()
         if (
@@ -121,6 +127,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Give back what is held."""
+        self.give_way()
         if self._watch is not None:
             self._watch.close()
         if self._update is not None:
@@ -201,7 +208,9 @@ class Subscriber:
             return Close(1001, "the server shuts down")
         if self._apply_update():
             await self._tell_cursor("options")
-        if self._is_pruned:
+        if isinstance(self._failure, HistoryUnavailable):
+            return await self._fail("HistoryUnavailable", str(self._failure), code=1011)
+        if self._failure is not None:
             return await self._fail(
                 "ConsumerTooSlow",
                 f"what follows {self._position} is no longer retained; "
@@ -209,9 +218,9 @@ class Subscriber:
             )
         return None
 
-    async def _fail(self, name: str, message: str) -> Close:
+    async def _fail(self, name: str, message: str, *, code: int = 1008) -> Close:
         await self._tell(news.error(name, message, self._position))
-        return Close(1008, name)
+        return Close(code, name)
 
     def _apply_update(self) -> bool:
         """Let a new filter hold from the next event on; tell whether there was one."""
@@ -246,7 +255,7 @@ class Subscriber:
         """Send the next chunk in memory, or a piece; return how many records were looked at."""
         chunk = self._log.next_chunk(self._position)
         assert chunk is not None, "the head is above the position, and all is in memory"
-        await self._tell_gap(chunk)
+        await self._tell_gap(chunk.gap)
         records = self._services.packer.live(chunk, self._position, self._view)
         if records is None:
             self._position = chunk.last
@@ -254,50 +263,121 @@ class Subscriber:
             await self._send_records(records)
         return len(chunk)
 
+    def _take_place(self) -> Place:
+        """Return the place to read from here: the one it has, or one to wait for."""
+        services = self._services
+        is_archived = services.is_archived(self._position)
+        places = services.archive if is_archived else services.history
+        if self._place is None or self._place.is_left or self._place.places is not places:
+            self.give_way()
+            self._place = places.ask()
+        return self._place
+
     async def _send_history(self) -> None:
-        """Send one read of the disk, or less where `give_way` takes it back."""
-        self._place = self._services.history.ask()
+        """Send what one read finds, or less where `give_way` takes it back."""
+        place = self._take_place()
         try:
-            await self._wait_for_place(self._place)
-            if not self._is_interrupted and not self._place.is_left:
-                self._chunks.extend(await self._log.read_chunks(self._position))
-                assert self._chunks, "what is not in memory is on disk"
-            while self._chunks and not self._is_interrupted:
-                self._sending_since = trio.current_time()
-                await self._tell_gap(self._chunks[0])
-                await self._send_piece()
-        except Pruned:
-            self._is_pruned = True
-            self._is_interrupted = True
+            await self._wait_for(place.given)
+            if self._is_interrupted or place.is_left:
+                return
+            stretch = await self._read()
+            if not self._is_interrupted and not place.is_left:
+                await self._send_stretch(stretch, place)
         finally:
             self._sending_since = None
-            self.give_way()
+            self._items.clear()
+            if not self._services.is_archived(self._position):
+                self.give_way()
 
-    async def _wait_for_place(self, place: Place) -> None:
-        """Wait, not in silence, until it is given, or something interrupts."""
-        while not place.given.is_set() and not self._is_interrupted:
+    async def _read(self) -> Stretch:
+        """Read on, and say so while that takes long; nothing where something interrupts."""
+        stretch = Stretch([], self._position)
+        is_done = trio.Event()
+
+        async def read() -> None:
+            nonlocal stretch
+            reading = self._log.read(self._position, self._view.interest.filter)
+            try:
+                stretch = await self._services.pace.measured(reading)
+            except (Pruned, HistoryUnavailable) as error:
+                self._failure = error
+                self._is_interrupted = True
+            is_done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await self._wait_for(is_done)
+            nursery.cancel_scope.cancel()
+        return stretch
+
+    async def _wait_for(self, event: trio.Event) -> None:
+        """Wait, not in silence, until it is set, or something interrupts."""
+        while not event.is_set() and not self._is_interrupted:
             with trio.CancelScope() as self._sleep:
                 self._is_asleep = True
-                await place.given.wait()
+                await event.wait()
             self._is_asleep = False
             self._sending_since = trio.current_time()
             await self._tell_progress()
             self._sending_since = None
 
-    async def _send_piece(self) -> None:
-        """Send the next piece of the first chunk, or go on to the chunk behind it."""
-        if not self._chunks:
-            return
-        piece = self._services.packer.piece(self._chunks[0], self._position, self._view)
-        if piece is None:
-            self._position = self._chunks.popleft().last
-            await trio.lowlevel.checkpoint()
+    async def _send_stretch(self, stretch: Stretch, place: Place) -> None:
+        """Send what was read, up to what interrupts or takes the place back."""
+        is_further = stretch.last > self._position or self._log.in_memory(self._position)
+        assert is_further, "a read moves on, or all that follows is in memory"
+        pace = self._services.pace
+        self._items.extend(stretch.items)
+        while self._items and not self._is_interrupted:
+            await pace.turn()
+            self._sending_since = trio.current_time()
+            await pace.measured(self._send_item())
+            self._sending_since = None
+        if not self._is_interrupted and not place.is_left:
+            self._position = max(self._position, stretch.last)
+            self._sending_since = trio.current_time()
+            await self._tell_progress()
+
+    async def _send_item(self) -> None:
+        """Send the first of what was read: a gap, or the next messages of a chunk."""
+        first = self._items[0]
+        if isinstance(first, Gap):
+            self._items.popleft()
+            await self._tell_gap(first)
+            self._position = max(self._position, first.before - 1)
         else:
-            await self._send_records(piece)
+            await self._tell_gap(first.gap)
+            del first  # a client that takes nothing would hold it
+            await self._send_piece()
         await self._tell_progress()
 
+    async def _send_piece(self) -> None:
+        """Send the next messages of the first chunk: all of it to who takes that at once.
+
+        What many slow clients hold is bounded by sending pieces while many chunks are on their way.
+        """
+        if not self._items:
+            return  # it gave way while it said something
+        services, chunk = self._services, self._items[0]
+        assert isinstance(chunk, Chunk), "a gap was sent as one"
+        is_big = self._is_quick and services.big_messages < BIG_MESSAGES
+        max_bytes = frames.MAX_MESSAGE_BYTES if is_big else PIECE_BYTES
+        piece = services.packer.piece(chunk, self._position, self._view, max_bytes=max_bytes)
+        if piece is None or piece.last >= chunk.last:
+            self._items.popleft()
+        if piece is None:
+            self._position = chunk.last
+            return
+        del chunk
+        started = trio.current_time()
+        services.big_messages += is_big
+        try:
+            await self._send_records(await services.compression.framed(self._view, piece))
+        finally:
+            services.big_messages -= is_big
+        self._is_quick = trio.current_time() < started + QUICK_SECONDS
+
     async def _send_records(self, records: Frames) -> None:
-        await self._send(records.data, messages=records.messages)
+        await self._send(*records.parts, messages=records.messages)
         self._position = records.last
         self._services.traffic.records += records.records
 
@@ -357,17 +437,17 @@ class Subscriber:
             events_per_minute=log.events_per_minute,
         )
 
-    async def _tell_gap(self, chunk: Chunk) -> None:
-        if chunk.gap is not None and self._position < chunk.gap.before:
-            await self._tell(news.gap(chunk.gap))
+    async def _tell_gap(self, gap: Gap | None) -> None:
+        if gap is not None and self._position < gap.before:
+            await self._tell(news.gap(gap))
 
     async def _tell(self, message: Mapping[str, Any]) -> None:
         if self._metadata:
             await self._send(self._view.frame(self._view.framing.news(message)))
 
-    async def _send(self, frame: bytes, *, messages: int = 1) -> None:
-        await self._websocket.send(frame)
+    async def _send(self, *parts: bytes, messages: int = 1) -> None:
+        await self._websocket.send(*parts)
         self._last_message = trio.current_time()
         traffic = self._services.traffic
         traffic.messages += messages
-        traffic.bytes += len(frame)
+        traffic.bytes += sum(map(len, parts))

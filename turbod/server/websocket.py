@@ -7,7 +7,7 @@ among its pongs and its close, and no task of a library can raise past our guard
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -91,8 +91,10 @@ class WebSocket:
         self._peer_closed = trio.Event()
         self.was_reset = False
 
-    async def send(self, frame: bytes) -> None:
-        """Send one whole frame; checkpoints only where the client does not take it at once.
+    async def send(self, *parts: bytes) -> None:
+        """Send what is one whole frame, or several, in at most 1,024 parts.
+
+        Checkpoints only where the client does not take all of it at once.
 
         Raises:
             Gone: the frame was not sent whole, and nothing can follow.
@@ -104,7 +106,7 @@ class WebSocket:
         try:
             if self._is_closing:
                 raise Gone
-            await self._write(frame)
+            await self._write(parts)
         finally:
             self._lock.release()
 
@@ -229,24 +231,26 @@ class WebSocket:
             except LocalProtocolError:  # a close was sent before
                 raise Gone from None
             self._is_closing = self._is_closing or isinstance(event, CloseConnection)
-            await self._write(data)
+            await self._write((data,))
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, parts: Sequence[bytes]) -> None:
         """Write under the lock. What is cancelled or fails half-way is never gone on with."""
         if self._is_broken:
             raise Gone
         self._is_broken = True
-        sent = self._write_now(data)
+        sent = self._write_now(parts)
         if self._blocked_seconds:
             self._took(sent)
-        if sent < len(data):
-            await self._write_slowly(memoryview(data)[sent:])
+        for part in parts:
+            if sent < len(part):
+                await self._write_slowly(memoryview(part)[sent:])
+            sent = max(sent - len(part), 0)
         self._is_broken = False
 
-    def _write_now(self, data: bytes) -> int:
+    def _write_now(self, parts: Sequence[bytes]) -> int:
         """Write what the kernel takes at once, without a trip through the scheduler."""
         try:
-            return os.write(self._stream.socket.fileno(), data)
+            return os.writev(self._stream.socket.fileno(), parts)
         except BlockingIOError:
             return 0
         except OSError:
