@@ -5,9 +5,9 @@ clients at once, and has its own way (history.py).
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 import msgspec
 import trio
@@ -17,23 +17,18 @@ from turbod.archive.catalogue import Catalogue
 from turbod.archive.hour_object import Damaged
 from turbod.archive.index import Frame, Index
 from turbod.archive.names import Name, parse_key
-from turbod.archive.parts import Asked, Part, Stop, parts, stops, unreadable
+from turbod.archive.parts import END, Asked, Part, Stop, parts, stops, unreadable
+from turbod.archive.patience import again
 from turbod.archive.reading import load_index
 from turbod.archive.selected import Selecting
 from turbod.archive.store import NotThere, Source, StoreFault
-from turbod.backoff import Backoff
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.line import cursor_of
 from turbod.filter import EVERYTHING, Filter
 
-T = TypeVar("T")
-
 PARALLEL: Final = 4
 MAX_PARALLEL: Final = 32
 ROOM_BYTES: Final = 32 * 1024 * 1024  # for each read at once: a frame under way, and one waiting
-TRIES: Final = 6  # with waits between them of 8 to 16 s in all
-_FIRST_WAIT_SECONDS: Final = 0.5
-_LONGEST_WAIT_SECONDS: Final = 10
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -84,21 +79,12 @@ class Progress(msgspec.Struct, frozen=True):
     records: int
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    """An object's index, or why there is none."""
-
-    stop: Stop
-    index: Index | None
-    why: str = ""
-    fault: StoreFault | None = None
-
-
 @trio.as_safe_channel
 async def walk(
     source: Source,
     *,
     after: int = 0,
-    until: int = Asked().until,
+    until: int = END,
     filter: Filter = EVERYTHING,  # noqa: A002 - what it is called everywhere
     parallel: int = PARALLEL,
     skip: Callable[[Name], bool] = lambda _: False,
@@ -120,19 +106,19 @@ async def walk(
         report: told how far it has come, as each piece is taken.
 
     Raises:
-        StoreFault: the source cannot be listed, or an object of it not be read in TRIES tries.
+        StoreFault: the source cannot be listed, or an object not be read, tried again and again.
     """
     asked = Asked(after, until)
     way = [stop for stop in stops(await _catalogue(source), asked) if not skip(stop.name)]
     reader = _Reader(source, Selecting(asked, filter), parallel)
-    progress = _Counted(way)
+    count = _Count(way)
     async with trio.open_nursery() as nursery:
         opened = Ahead[_Opened](nursery, room=parallel)
         pieces = Ahead[Piece](nursery, room=parallel * ROOM_BYTES)
         nursery.start_soon(reader.open_all, way, opened)
         nursery.start_soon(reader.read_all, opened, pieces)
         async for piece in pieces:
-            report(progress.with_piece(piece))
+            report(count.with_piece(piece))
             yield piece
 
 
@@ -141,6 +127,15 @@ async def _catalogue(source: Source) -> Catalogue:
     listed = [(parse_key(each.key), each.size) for each in await source.list()]
     catalogue.listed((name, size) for name, size in listed if name is not None)
     return catalogue
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """An object's index, or why there is none."""
+
+    stop: Stop
+    index: Index | None
+    why: str = ""
+    fault: StoreFault | None = None
 
 
 class _Reader:
@@ -177,10 +172,11 @@ class _Reader:
         return parts(opened.stop, opened.index, asked, wants=self._selecting.wants)
 
     async def _open(self, stop: Stop) -> _Opened:
+        held = stop.held
+        load = partial(load_index, self._source, held.name.key, held.size, held.name)
         try:
-            index = await self._again(
-                partial(load_index, self._source, stop.name.key, stop.held.size, stop.name)
-            )
+            async with self._reads:
+                index = await again(load)
         except NotThere:
             return _Opened(stop, None, "it is gone")
         except Damaged as error:
@@ -192,44 +188,31 @@ class _Reader:
     async def _piece(self, part: Part) -> Piece:
         frame = part.frame
         if frame is None:
-            return _piece(part, part.gaps)
+            return _made(part, part.gaps)
         try:
-            return await self._again(partial(self._read, part, frame))
+            async with self._reads:
+                return await again(partial(self._read, part, frame))
         except NotThere:
             why = "it is gone"
         except Damaged as error:
             why = str(error)
         assert part.instead is not None, "a frame has a gap to stand in its place"
         gap = msgspec.structs.replace(part.instead, message=f"{part.name.key}: {why}")
-        return _piece(part, [*part.gaps, gap])
+        return _made(part, [*part.gaps, gap])
 
     async def _read(self, part: Part, frame: Frame) -> Piece:
         data = await self._source.read(part.name.key, offset=frame.offset, size=frame.size)
         lines, records = await trio.to_thread.run_sync(
             self._selecting.lines, data, frame, limiter=self._threads
         )
-        return _piece(part, part.gaps, lines=lines, records=records)
-
-    async def _again(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Read, and again where that fails: bytes may also be damaged on their way."""
-        backoff = Backoff(first_seconds=_FIRST_WAIT_SECONDS, longest_seconds=_LONGEST_WAIT_SECONDS)
-        for attempt in range(1, TRIES + 1):
-            try:
-                async with self._reads:
-                    return await read()
-            except NotThere:
-                raise
-            except Damaged:
-                if attempt > 1:
-                    raise
-            except StoreFault:
-                if attempt == TRIES:
-                    raise
-            await trio.sleep(backoff.next_seconds())
-        raise AssertionError("the last attempt returns or raises")
+        return _made(part, part.gaps, lines=lines, records=records)
 
 
-def _piece(part: Part, gaps: list[Gap], *, lines: bytes = b"", records: int = 0) -> Piece:
+async def _fail(fault: StoreFault) -> NoReturn:
+    raise fault
+
+
+def _made(part: Part, gaps: list[Gap], *, lines: bytes = b"", records: int = 0) -> Piece:
     return Piece(
         name=part.name,
         instance=part.instance,
@@ -242,11 +225,7 @@ def _piece(part: Part, gaps: list[Gap], *, lines: bytes = b"", records: int = 0)
     )
 
 
-async def _fail(fault: StoreFault) -> NoReturn:
-    raise fault
-
-
-class _Counted:
+class _Count:
     """Adds up what a walk has taken."""
 
     def __init__(self, way: Sequence[Stop]) -> None:
@@ -272,6 +251,6 @@ class _Counted:
     def _part_of(self, piece: Piece) -> int:
         """Guess by the cursor how much of its object lies behind a piece."""
         name = piece.name
-        if not self._way or self._way[0].name != name:
+        if not self._way or self._way[0].name != name or piece.last < name.first:
             return 0
         return self._way[0].held.size * (piece.last - name.first) // (name.last - name.first + 1)
