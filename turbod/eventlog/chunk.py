@@ -2,11 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence, Sized
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from turbod.eventlog.line import cursor_of
+from turbod.eventlog.line import HEAD_BYTES, cursor_of, head_cursor
 from turbod.record import Head, head_of_line
 
 MAX_CHUNK_RECORDS: Final = 100
@@ -15,6 +15,18 @@ MAX_CHUNK_BYTES: Final = 512 * 1024  # of the array text; a single longer record
 
 # A line in the pieces that it is spliced from: joined only where it comes to rest.
 Pieces = tuple[bytes, ...]
+
+
+class Lines(NamedTuple):
+    """Lines that lie together already.
+
+    Attributes:
+        array: `[line,line,...]`.
+        ends: where each line in it ends; it begins one byte behind the end of the former.
+    """
+
+    array: bytes
+    ends: Sequence[int]
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -47,17 +59,18 @@ class Chunk:
         last: the position behind it, the cursor of its last record.
         gap: what is missing between `after` and the first record, or None.
         array: `[line,line,...]`.
+        ends: where each line in the array ends.
         ordinal: how many records came before this chunk since the process started, or None where
             it was read from disk.
         dids: the DIDs that its records come from or are about, or None where it was read from disk.
         texts: message texts that subscribers share, by whatever key the server chooses.
     """
 
-    __slots__ = ("_heads", "_spans", "after", "array", "dids", "gap", "last", "ordinal", "texts")
+    __slots__ = ("_heads", "after", "array", "dids", "ends", "gap", "last", "ordinal", "texts")
 
     def __init__(
         self,
-        lines: Sequence[Pieces],
+        lines: Sequence[Pieces] | Lines,
         *,
         after: int,
         last: int,
@@ -65,13 +78,13 @@ class Chunk:
         gap: Gap | None = None,
         ordinal: int | None = None,
     ) -> None:
-        assert lines, "a chunk holds at least one record"
         self.after = after
         self.last = last
         self.gap = gap
         self.ordinal = ordinal
         self._heads = heads
-        self.array, self._spans = _spliced(lines)
+        self.array, self.ends = lines if isinstance(lines, Lines) else _spliced(lines)
+        assert self.ends, "a chunk holds at least one record"
         # Whom a filter by DID may find in here, so that one test passes over the whole chunk.
         self.dids = (
             frozenset(did for head in heads for did in (head.did, *head.about)) if heads else None
@@ -80,7 +93,7 @@ class Chunk:
 
     def __len__(self) -> int:
         """Return how many records there are."""
-        return len(self._spans)
+        return len(self.ends)
 
     @property
     def heads(self) -> Sequence[Head]:
@@ -91,14 +104,15 @@ class Chunk:
 
     def line(self, index: int) -> bytes:
         """Return one record's line, without a line break."""
-        start = self._spans[index - 1] if index else 0
-        return self.array[start + 1 : self._spans[index]]
+        start = self.ends[index - 1] if index else 0
+        return self.array[start + 1 : self.ends[index]]
 
     def cursor(self, index: int) -> int:
         """Return one record's cursor."""
         if self._heads is not None:
             return self._heads[index].cursor
-        return cursor_of(self.line(index))
+        start = self.ends[index - 1] + 1 if index else 1
+        return head_cursor(self.array[start : start + HEAD_BYTES]) or cursor_of(self.line(index))
 
     def count_until(self, cursor: int) -> int:
         """Return how many of the records have a cursor of at most `cursor`."""
@@ -110,11 +124,11 @@ class Chunk:
 
     def size(self, index: int) -> int:
         """Return the length of one record's line."""
-        return self._spans[index] - (self._spans[index - 1] if index else 0) - 1
+        return self.ends[index] - (self.ends[index - 1] if index else 0) - 1
 
 
-def _spliced(lines: Sequence[Pieces]) -> tuple[bytes, list[int]]:
-    """Return the array's text, and where each line in it ends; every byte is copied once."""
+def _spliced(lines: Sequence[Pieces]) -> Lines:
+    """Return the array of some lines; every byte is copied once."""
     pieces, ends, end = [b"["], [], 0
     for line in lines:
         pieces += line
@@ -122,7 +136,7 @@ def _spliced(lines: Sequence[Pieces]) -> tuple[bytes, list[int]]:
         end += sum(map(len, line)) + 1
         ends.append(end)
     pieces[-1] = b"]"
-    return b"".join(pieces), ends
+    return Lines(b"".join(pieces), ends)
 
 
 def merged(chunks: Sequence[Chunk]) -> Chunk:
