@@ -1,9 +1,10 @@
-"""The command line: `turbod serve`, `turbod tail`, `turbod simulate`."""
+"""The command line: `turbod serve`, `turbod tail`, `turbod archive`, `turbod simulate`."""
 
 import argparse
 import gc
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ import structlog
 import trio
 
 from turbod import __version__, config, daemon, tail
+from turbod.archive import command as archive
 from turbod.simulation import command as simulation
 
 _DESCRIPTION = """\
@@ -22,6 +24,7 @@ from.
 
   turbod serve                          the daemon, on 127.0.0.1:8080
   turbod tail ws://127.0.0.1:8080       what it serves, one JSON object a line
+  turbod archive ls data/archive        what history there is; get it, verify it
   turbod simulate                       a small Bluesky on loopback, to try it without internet
 
 `turbod COMMAND --help` tells more."""
@@ -38,6 +41,10 @@ Every setting can stand on the command line (--hydration-calls-per-second 5), in
   calls_per_second = 5
 
 The command line beats the environment, the environment the file."""
+
+
+_TIMES = frozenset({"--cursor", "--from", "--until"})
+_is_ago = re.compile("-[0-9]").match
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,21 +81,24 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    options, unknown = _parser().parse_known_args(_with_joined_cursor(arguments))
+    options, unknown = _parser().parse_known_args(_with_joined_times(arguments))
     if unknown:
-        name, command = unknown[0].partition("=")[0], f"turbod {options.command}"
+        name = unknown[0].partition("=")[0]
+        command = " ".join(
+            ("turbod", options.command, *filter(None, [vars(options).get("action")]))
+        )
         hint = config.hint(name) if options.command == "serve" else f"`{command} --help` lists all"
         print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _fail
         sys.exit(2)
     return options
 
 
-def _with_joined_cursor(arguments: Sequence[str]) -> list[str]:
+def _with_joined_times(arguments: Sequence[str]) -> list[str]:
     """Write `--cursor -15m` as `--cursor=-15m`, which argparse would take for an option."""
     joined = list(arguments)
     for index in range(len(joined) - 2, -1, -1):
-        if joined[index] == "--cursor" and joined[index + 1].startswith("-"):
-            joined[index : index + 2] = [f"--cursor={joined[index + 1]}"]
+        if joined[index] in _TIMES and _is_ago(joined[index + 1]):
+            joined[index : index + 2] = [f"{joined[index]}={joined[index + 1]}"]
     return joined
 
 
@@ -109,6 +119,7 @@ def _parser() -> _Parser:
     serve.set_defaults(run=_serve)
     for name, module, summary in (
         ("tail", tail, "print a stream, one JSON object a line"),
+        ("archive", archive, "history in bulk: list it, get it, verify it"),
         ("simulate", simulation, "a small Bluesky on loopback"),
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__)
