@@ -1,0 +1,353 @@
+"""Brings every sealed hour into the store, for ever: oldest first, read back before it counts."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from turbod.archive.bounds import Bounds, Room
+from turbod.archive.catalogue import Catalogue, Held
+from turbod.archive.condition import Condition, State
+from turbod.archive.inventory import Inventory
+from turbod.archive.local import Local
+from turbod.archive.names import Name, parse_key
+from turbod.archive.standing import NotOurs, Standing
+from turbod.archive.store import Listed, Store, StoreFault
+from turbod.archive.uploading import Conflict, Uploader
+from turbod.backoff import Backoff
+from turbod.config import ArchiveSettings
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LONGEST_RETRY_SECONDS: Final = 300.0
+LIST_SECONDS: Final = 3600.0  # between two listings while all is well
+DISK_SECONDS: Final = 60.0  # between two looks at the disks
+
+log = structlog.get_logger()
+
+
+class Full(Exception):
+    """The archive has no room for another hour: one line that says why, and what to do."""
+
+
+class ArchiverStatistics(msgspec.Struct, frozen=True):
+    """How the archive is.
+
+    Attributes:
+        state: `ok`; `failing` while the store does not do what is asked; `conflict` where an
+            operator must decide; `full`.
+        fault: the newest, in words, or None while the state is `ok`.
+        hours_waiting: sealed hours that are not in the store.
+        oldest_waiting: the first cursor of the oldest of these, 0 where there is none.
+        uploaded: hours stored since the start.
+        last_upload_seconds: how long the last one took, reading back included.
+        foreign: what lies under the prefix and is none of ours.
+        conflicts: hours of which there are two objects that exclude each other.
+        hours_left: for how long a folder has room for more, at the last day's size of an hour;
+            None where there is no bound or nothing to go by.
+        disk_hours_left: as much for the data folder's disk, if nothing could leave it.
+    """
+
+    state: State
+    fault: str | None
+    instance: str
+    url: str
+    hours_waiting: int
+    waiting_bytes: int
+    oldest_waiting: int
+    uploaded: int
+    uploaded_bytes: int
+    last_upload_seconds: float | None
+    stored_hours: int
+    stored_bytes: int
+    foreign: int
+    conflicts: int
+    hours_left: float | None
+    disk_hours_left: float | None
+
+
+class _Clash(msgspec.Struct, frozen=True):
+    """An hour in conflict: why, and what the store had in it then."""
+
+    reason: str
+    there: frozenset[tuple[Name, int]]
+
+
+class Archiver:
+    """Uploads, lists, and keeps within bounds; what fails is tried again for ever.
+
+    An hour in conflict stays where it is, and the next ones go on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        local: Local,
+        catalogue: Catalogue,
+        settings: ArchiveSettings,
+        *,
+        data: Path,
+        log_max_bytes: int,
+    ) -> None:
+        self._store = store
+        self._local = local
+        self._catalogue = catalogue
+        self._inventory = Inventory(store, catalogue)
+        self._bounds = Bounds(settings, data=data, log_max_bytes=log_max_bytes)
+        self._standing = Standing(
+            store, catalogue, data=data, half_of_free=self._bounds.half_of_free
+        )
+        self._uploader = Uploader(store, scratch=local.sealed_folder)
+        self._backoff = Backoff(
+            first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_RETRY_SECONDS
+        )
+        self._when_full = settings.when_full
+        self._clashes: dict[Name, _Clash] = {}
+        self._condition = Condition()
+        self._list_at = 0.0
+        self._is_retrying = False
+        self._woken = trio.Event()
+        self._look_at_disks = trio.Event()
+        self._uploaded = self._uploaded_bytes = 0
+        self._last_upload_seconds: float | None = None
+
+    @property
+    def instance(self) -> str:
+        """This machine's id; known once `open` has returned."""
+        return self._standing.instance
+
+    async def open(self, seconds: float) -> None:
+        """Learn whose the archive is and what is in it, trying for so long; `run` goes on trying.
+
+        A data folder that has neither an id nor an hour takes the archive's id over in here, and
+        nowhere else: once this has returned, it has one of its own.
+        """
+        with trio.move_on_after(seconds) as scope:
+            await self._try_to_open()
+        if scope.cancelled_caught and self._condition.fault is None:
+            self._enter("failing", f"{self._store.url} did not answer within {seconds:g} s")
+        self._backoff.reset()
+        await self._standing.settle()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Upload what waits and what will, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_within_bounds)
+            task_status.started()
+            while True:
+                try:
+                    await self._next()
+                except StoreFault as fault:
+                    await self._wait_out("failing", str(fault))
+                except NotOurs as refusal:
+                    await self._wait_out("conflict", str(refusal))
+                except Full as refusal:
+                    await self._wait_out("full", str(refusal))
+
+    def wake(self) -> None:
+        """Note that an hour was sealed; while a fault is waited out, it waits as well."""
+        self._woken.set()
+
+    async def relist(self) -> None:
+        """List the store anew, as one must whom it had no object for that it once listed.
+
+        Raises:
+            StoreFault: it could not be listed.
+        """
+        await self._inventory.refresh()
+        await self._settle_clashes()
+        again = LONGEST_RETRY_SECONDS if self._clashes else LIST_SECONDS
+        self._list_at = trio.current_time() + again
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all that can be uploaded is, or until it fails, or for so long."""
+        with trio.move_on_after(seconds):
+            while not self._is_retrying and self._oldest() is not None:
+                await self._condition.changed.wait()
+
+    def statistics(self) -> ArchiverStatistics:
+        """Return how things are."""
+        waiting = self._local.sealed()
+        inventory = self._inventory
+        return ArchiverStatistics(
+            state=self._condition.state,
+            fault=self._condition.fault,
+            instance=self.instance,
+            url=self._store.url,
+            hours_waiting=len(waiting),
+            waiting_bytes=self._local.statistics().sealed_bytes,
+            oldest_waiting=waiting[0].first if waiting else 0,
+            uploaded=self._uploaded,
+            uploaded_bytes=self._uploaded_bytes,
+            last_upload_seconds=self._last_upload_seconds,
+            stored_hours=inventory.stored_hours,
+            stored_bytes=inventory.stored_bytes,
+            foreign=inventory.foreign,
+            conflicts=len(self._clashes) + inventory.doubled + len(inventory.intruders),
+            hours_left=self._bounds.hours_left(self._catalogue),
+            disk_hours_left=self._bounds.disk_hours_left(self._catalogue),
+        )
+
+    async def _try_to_open(self) -> None:
+        while True:
+            try:
+                await self._survey()
+            except StoreFault as fault:
+                self._enter("failing", str(fault))
+            except NotOurs as refusal:
+                return self._enter("conflict", str(refusal))
+            else:
+                return self._enter("ok")
+            await trio.sleep(self._backoff.next_seconds())
+
+    async def _survey(self) -> None:
+        try:
+            await self.relist()
+        except StoreFault:
+            if self._catalogue.is_listed:
+                raise
+            await self._store.check()  # makes a folder where there is none
+            await self.relist()
+        await self._check_standing()
+
+    async def _next(self) -> None:
+        """Do the next thing there is to do, or wait for it."""
+        if trio.current_time() >= self._list_at:
+            await self._survey()
+        name = self._oldest()
+        if name is not None:
+            await self._bring(name)
+        self._is_retrying = False
+        self._backoff.reset()
+        self._enter_by_clashes()
+        if self._oldest() is None:
+            with trio.move_on_at(self._list_at):
+                await self._woken.wait()
+            self._woken = trio.Event()
+
+    async def _bring(self, name: Name) -> None:
+        held = self._held(name)
+        there = await self._inventory.look(name)
+        await self._check_standing()
+        if not _objects(there):
+            await self._make_room(held.size)
+        self._inventory.storing(name)
+        started = trio.current_time()
+        try:
+            is_needed = await self._uploader.bring(held, there)
+        except Conflict as conflict:
+            self._clashes[name] = _Clash(str(conflict), _objects(there))
+            return
+        try:
+            await self._put_away(held, is_needed=is_needed)
+        except OSError as error:
+            raise StoreFault(f"{error.filename}: {error.strerror}") from None
+        self._last_upload_seconds = trio.current_time() - started
+        self._look_at_disks.set()
+
+    async def _put_away(self, held: Held, *, is_needed: bool) -> None:
+        """Let an object go from those that wait."""
+        if is_needed:
+            self._inventory.stored(held.name, held.size)
+            await self._local.verified(held.name)
+            self._uploaded += 1
+            self._uploaded_bytes += held.size
+        else:
+            log.info("archive_hour_not_needed", file=held.name.file, reason="the store has it all")
+            await self._local.drop(held.name)
+
+    async def _check_standing(self) -> None:
+        """Return where we may write, and nobody else does."""
+        await self._standing.check(self._inventory.identity)
+        if intruders := self._inventory.intruders:
+            raise NotOurs(
+                f"another turbod stored {intruders[0].key} in {self._store.url} while this one "
+                "stored hours there; stop one of the two, then move what it stored elsewhere"
+            )
+
+    async def _make_room(self, size: int) -> None:
+        """Return where there is room for that much.
+
+        Raises:
+            Full: there is none.
+        """
+        while (room := await self._room()) is not None and room.left < size:
+            oldest = next((held for held in self._catalogue if held.is_stored), None)
+            if self._when_full == "stop" or oldest is None or size > room.limit:
+                raise Full(
+                    f"{room.reason}; hours wait on this disk: allow it more, move its oldest hours "
+                    "elsewhere, or set archive.when_full to drop_oldest"
+                )
+            await self._store.delete(oldest.name.key)
+            self._inventory.removed(oldest.name)
+            log.warning("archive_hour_dropped", key=oldest.name.key, reason=room.reason)
+
+    async def _room(self) -> Room | None:
+        identity = self._standing.identity
+        return await self._bounds.room(
+            stored_bytes=self._inventory.stored_bytes,
+            remembered_bytes=identity.max_bytes if identity else 0,
+        )
+
+    async def _keep_within_bounds(self) -> None:
+        """Let the oldest hours that the store has leave this disk where they are too many."""
+        told = ""
+        while True:
+            try:
+                await self._local.prune(await self._bounds.local_bytes())
+            except OSError as error:
+                if str(error) != told:
+                    log.warning("archive_disk", error=str(error), retry_seconds=DISK_SECONDS)
+                told = str(error)
+            else:
+                told = ""
+            if self._standing.identity is not None:
+                with suppress(StoreFault):  # told when room is needed
+                    await self._room()
+            with trio.move_on_after(DISK_SECONDS):
+                await self._look_at_disks.wait()
+            self._look_at_disks = trio.Event()
+
+    def _oldest(self) -> Name | None:
+        """Return what is to be uploaded next."""
+        return next((name for name in self._local.sealed() if name not in self._clashes), None)
+
+    def _held(self, name: Name) -> Held:
+        """Return an object that waits, even where another of its hour is read in its place."""
+        return next(held for held in self._catalogue.local() if held.name == name)
+
+    async def _settle_clashes(self) -> None:
+        """Try those hours again in which something has changed."""
+        hours = {name.hour for name in self._clashes}
+        there = self._inventory.objects_in(hours)
+        for name, clash in list(self._clashes.items()):
+            if not await trio.Path(self._local.sealed_folder / name.file).exists():
+                await self._local.drop(name)
+            elif clash.there == {each for each in there if each[0].hour == name.hour}:
+                continue
+            del self._clashes[name]
+
+    async def _wait_out(self, state: State, fault: str) -> None:
+        seconds = self._backoff.next_seconds()
+        self._is_retrying = True
+        if state != "failing":
+            self._list_at = 0.0  # what an operator does about it shows in a listing
+        self._enter(state, fault, retry_seconds=seconds)
+        await trio.sleep(seconds)
+
+    def _enter_by_clashes(self) -> None:
+        for clash in reversed(self._clashes.values()):  # the first stays shown
+            self._enter("conflict", clash.reason)
+        if not self._clashes:
+            self._enter("ok")
+
+    def _enter(self, state: State, fault: str | None = None, **more: object) -> None:
+        waiting = len(self._local.sealed())
+        self._condition.enter(state, fault, archive=self._store.url, hours_waiting=waiting, **more)
+
+
+def _objects(listed: Sequence[Listed]) -> frozenset[tuple[Name, int]]:
+    return frozenset((name, each.size) for each in listed if (name := parse_key(each.key)))
