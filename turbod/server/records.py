@@ -70,8 +70,9 @@ class _Collector:
 
     def _take_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)
-        self.position = max(self.position, gap.before - 1)
-        self.is_full = len(self.gaps) == MAX_GAPS
+        if len(self.gaps) == MAX_GAPS:
+            self.is_full = True
+            self.position = gap.before - 1  # behind it, where nothing but gaps was found too
 
     def _take_chunk(self, chunk: Chunk) -> None:
         for cursor, line in select(chunk, self.position, self._interest, self._withhold):

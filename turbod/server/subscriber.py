@@ -29,7 +29,7 @@ TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
 HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
-QUICK_SECONDS: Final = 0.25  # whoever takes a piece in this time takes a whole chunk in 2 s
+QUICK_BYTES_A_SECOND: Final = 256 * 1024  # whoever takes a piece so fast takes a chunk in 2 s
 RECORDS_BETWEEN_CHECKPOINTS: Final = 200  # 5 ms where each is a compressed message of its own
 
 
@@ -66,6 +66,7 @@ class Subscriber:
         self._place: Place | None = None
         self._items: deque[Chunk | Gap] = deque()
         self._is_quick = False
+        self._told_before = 0  # the end of the last gap that it was told of
         self._sending_since: float | None = None
         self._following_since = trio.current_time()
         self._is_interrupted = False
@@ -343,7 +344,6 @@ class Subscriber:
         if isinstance(first, Gap):
             self._items.popleft()
             await self._tell_gap(first)
-            self._position = max(self._position, first.before - 1)
         else:
             await self._tell_gap(first.gap)
             del first  # a client that takes nothing would hold it
@@ -368,13 +368,14 @@ class Subscriber:
             self._position = chunk.last
             return
         del chunk
+        sent = await services.compression.framed(self._view, piece)
         started = trio.current_time()
         services.big_messages += is_big
         try:
-            await self._send_records(await services.compression.framed(self._view, piece))
+            await self._send_records(sent)
         finally:
             services.big_messages -= is_big
-        self._is_quick = trio.current_time() < started + QUICK_SECONDS
+        self._is_quick = trio.current_time() - started < len(sent) / QUICK_BYTES_A_SECOND
 
     async def _send_records(self, records: Frames) -> None:
         await self._send(*records.parts, messages=records.messages)
@@ -438,7 +439,8 @@ class Subscriber:
         )
 
     async def _tell_gap(self, gap: Gap | None) -> None:
-        if gap is not None and self._position < gap.before:
+        if gap is not None and gap.before > max(self._position, self._told_before):
+            self._told_before = gap.before
             await self._tell(news.gap(gap))
 
     async def _tell(self, message: Mapping[str, Any]) -> None:
