@@ -20,9 +20,13 @@ from turbod.archive.names import Name
 from turbod.cursor import hour_name
 from turbod.eventlog.line import cursor_of
 
+# Measured by `scripts/bench small`, the table is in docs/benchmarks.md. Bigger frames are smaller in
+# all and slower to read one of; a match of five bytes costs more than it saves in this text, which
+# is full of random identifiers: from six on the object is 2 % smaller.
 FRAME_BYTES: Final = 16 * 1024 * 1024  # of lines; a frame ends with the line that fills it
 LEVEL: Final = 9
 WINDOW_LOG: Final = 24
+MIN_MATCH: Final = 6
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 MAX_INDEX_BYTES: Final = 16 * 1024 * 1024
 TAIL_BYTES: Final = 512 * 1024  # what is read first: holds index and seek table of most hours
@@ -51,7 +55,11 @@ class Damaged(ValueError):
 def compressor() -> zstandard.ZstdCompressor:
     """Return what makes frames, one after the other; it holds some memory until it is dropped."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, window_log=WINDOW_LOG, enable_ldm=True, write_content_size=True, write_checksum=True
+        LEVEL,
+        window_log=WINDOW_LOG,
+        min_match=MIN_MATCH,
+        write_content_size=True,
+        write_checksum=True,
     )
     return zstandard.ZstdCompressor(compression_params=parameters)
 
