@@ -20,9 +20,9 @@ from turbod.archive.names import Name
 from turbod.cursor import hour_name
 from turbod.eventlog.line import cursor_of
 
-# Measured by `scripts/bench small`, the table is in docs/benchmarks.md. Bigger frames are smaller in
-# all and slower to read one of; a match of five bytes costs more than it saves in this text, which
-# is full of random identifiers: from six on the object is 2 % smaller.
+# Measured by `scripts/bench small`; the table is in docs/benchmarks.md. Bigger frames are smaller
+# in all and take longer to read one of. A match of five bytes costs more than it saves in text that
+# is full of random identifiers: from six on, an object is 2 % smaller.
 FRAME_BYTES: Final = 16 * 1024 * 1024  # of lines; a frame ends with the line that fills it
 LEVEL: Final = 9
 WINDOW_LOG: Final = 24

@@ -7,7 +7,6 @@ disk) lets go of the interpreter by itself.
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -16,22 +15,19 @@ from typing import BinaryIO, Final
 
 import structlog
 
-from turbod import __version__
-from turbod.archive import did_filter
 from turbod.archive.hour_object import (
     FRAME_BYTES,
     TAIL_BYTES,
     Damaged,
     check_seek_table,
-    compressor,
-    ending,
     index_span,
     read_frame,
     read_index,
 )
-from turbod.archive.index import FORMAT, Frame, Index, collection_of
+from turbod.archive.index import Frame, Index
 from turbod.archive.inspection import Inspection
 from turbod.archive.names import Name
+from turbod.archive.object_writer import ObjectWriter
 from turbod.cursor import HOUR_US, hour_name
 from turbod.event import Malformed
 from turbod.eventlog.appender import sync_folder, telling_full
@@ -77,11 +73,11 @@ def seal(
     pause = _Pace(cancelled).pause
     try:
         with telling_full(), making.open("w+b") as file:
-            maker = _Maker(file, frame_bytes=frame_bytes, pause=pause)
-            gaps = _fill(maker, hour, previous=previous, pause=pause)
-            if not maker.frames:
+            writer = ObjectWriter(file, frame_bytes=frame_bytes, pause=pause)
+            gaps = _fill(writer, hour, previous=previous, pause=pause)
+            if not writer.frames:
                 return None
-            name = maker.finish(
+            name = writer.finish(
                 previous=previous, instance=instance, upstreams=list(upstreams), gaps=gaps
             )
             _read_back(file, name, pause)
@@ -126,90 +122,9 @@ class _Pace:
         self._since = time.perf_counter()
 
 
-class _Maker:
-    """Writes an object frame by frame, and notes what its index says."""
-
-    def __init__(self, file: BinaryIO, *, frame_bytes: int, pause: Callable[[], None]) -> None:
-        self.frames: list[Frame] = []
-        self._file = file
-        self._frame_bytes = frame_bytes
-        self._pause = pause
-        self._compress = compressor().compress
-        self._sha256 = sha256()
-        self._collections: Counter[str] = Counter()
-        self._lines: list[bytes] = []
-        self._heads: list[Head] = []
-        self._raw_bytes = self._offset = 0
-
-    def add(self, line: bytes, head: Head) -> None:
-        """Take the next line, with its break."""
-        self._lines.append(line)
-        self._heads.append(head)
-        self._raw_bytes += len(line)
-        if self._raw_bytes >= self._frame_bytes:
-            self.close_frame()
-
-    def close_frame(self) -> None:
-        """Write the frame under way, if any."""
-        if not self._lines:
-            return
-        lines = b"".join(self._lines)
-        self._sha256.update(lines)
-        data = self._compress(lines)
-        self._file.write(data)
-        self.frames.append(self._described(len(data)))
-        self._offset += len(data)
-        self._lines, self._heads, self._raw_bytes = [], [], 0
-
-    def finish(
-        self, *, previous: int, instance: str, upstreams: list[str], gaps: list[Gap]
-    ) -> Name:
-        """Write index and seek table; make the file durable; return the object's name."""
-        frames = self.frames
-        index = Index(
-            format=FORMAT,
-            instance=instance,
-            hour=hour_name(frames[0].first),
-            first=frames[0].first,
-            last=frames[-1].last,
-            previous=previous,
-            records=sum(frame.records for frame in frames),
-            raw_bytes=sum(frame.raw_bytes for frame in frames),
-            sha256=self._sha256.hexdigest(),
-            collections=dict(sorted(self._collections.items())),
-            frames=frames,
-            gaps=gaps,
-            upstreams=upstreams,
-            turbod=__version__,
-        )
-        self._file.write(ending(index))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return Name(index.first, index.last)
-
-    def _described(self, size: int) -> Frame:
-        collections: set[str] = set()
-        dids: set[str] = set()
-        for head in self._heads:
-            collection = collection_of(head)
-            collections.add(collection)
-            self._collections[collection] += 1
-            dids.add(head.did)
-            dids.update(head.about)
-            self._pause()
-        return Frame(
-            offset=self._offset,
-            size=size,
-            raw_bytes=self._raw_bytes,
-            records=len(self._heads),
-            first=self._heads[0].cursor,
-            last=self._heads[-1].cursor,
-            collections=sorted(collections),
-            dids=did_filter.build(dids, pause=self._pause),
-        )
-
-
-def _fill(maker: _Maker, hour: PlainHour, *, previous: int, pause: Callable[[], None]) -> list[Gap]:
+def _fill(
+    writer: ObjectWriter, hour: PlainHour, *, previous: int, pause: Callable[[], None]
+) -> list[Gap]:
     """Give the maker every sound line; return the gaps that the index names."""
     gaps = _Gaps(hour, previous=previous)
     for line in _plain_lines(hour, pause):
@@ -218,9 +133,9 @@ def _fill(maker: _Maker, hour: PlainHour, *, previous: int, pause: Callable[[], 
             gaps.left_out(line)
         else:
             gaps.passed(head.cursor)
-            maker.add(line, head)
+            writer.add(line, head)
         pause()
-    maker.close_frame()
+    writer.close_frame()
     return gaps.finish()
 
 
