@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
 import trio
 
 from turbod.archive import hours_page
@@ -38,12 +37,11 @@ class WebSource:
 
     Args:
         url: `https://host`, and a path where its `/archive` lies below one.
-        transport: in place of real connections, for tests.
     """
 
-    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self._base = url.rstrip("/")
-        self._client = new_client(CONNECTIONS, transport=transport)
+        self._client = new_client(CONNECTIONS)
         # httpcore's pool is spoilt for ever by a call cancelled while it waits for a place
         # (encode/httpcore issue 1093): so none ever waits there.
         self._connections = trio.CapacityLimiter(CONNECTIONS)

@@ -57,15 +57,12 @@ class Refused(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-def new_client(
-    connections: int, *, transport: httpx.AsyncBaseTransport | None = None
-) -> httpx.AsyncClient:
+def new_client(connections: int) -> httpx.AsyncClient:
     """Return a client that sends nothing but what it must; the caller closes it."""
     return httpx.AsyncClient(
         # As it is stored: a range is of those bytes.
         headers={"User-Agent": f"turbod/{__version__}", "Accept-Encoding": "identity"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        transport=transport,
         trust_env=False,
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
