@@ -1,6 +1,6 @@
 """Which frames of which objects a walk reads, in order, and which gaps stand between. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -13,6 +13,7 @@ from turbod.cursor import LIMIT
 from turbod.eventlog.chunk import Gap
 
 END: Final = LIMIT - 1  # what no cursor is above
+RUN_BYTES: Final = 8 * 1024 * 1024  # read at one go; more only where a frame is larger
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -64,6 +65,35 @@ class Part(msgspec.Struct, frozen=True):
     gaps: list[Gap]
     last: int
     instead: Gap | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Parts of one object whose frames lie side by side: one read; none for parts without."""
+
+    parts: list[Part]
+
+    @property
+    def name(self) -> Name:
+        """The object's name."""
+        return self.parts[0].name
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in the object."""
+        frame = self.parts[0].frame
+        return frame.offset if frame else 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has there."""
+        return sum(part.frame.size for part in self.parts if part.frame)
+
+    def goes_on_with(self, part: Part) -> bool:
+        """Tell whether a part can be read together with these."""
+        last, frame = self.parts[-1].frame, part.frame
+        if last is None or frame is None or last.end != frame.offset:
+            return False
+        return self.size + frame.size <= RUN_BYTES
 
 
 def stops(catalogue: Catalogue, asked: Asked) -> Iterator[Stop]:
@@ -118,3 +148,17 @@ def _hole(stop: Stop, index: Index, asked: Asked) -> Iterator[Gap]:
     if begin and index.previous > begin:
         what = "hours are missing before it" if stop.prior else "the archive begins with it"
         yield Gap(begin, index.first, f"{stop.name.key}: {what}")
+
+
+def runs(way: Iterable[Part]) -> Iterator[Run]:
+    """Put parts of one object together that can be read together."""
+    run: Run | None = None
+    for part in way:
+        if run is not None and run.goes_on_with(part):
+            run.parts.append(part)
+            continue
+        if run is not None:
+            yield run
+        run = Run([part])
+    if run is not None:
+        yield run

@@ -31,11 +31,12 @@ class Selecting:
         Raises:
             Damaged: the frame is not what the index says, or holds a line that is no record.
         """
-        lines = read_frame(data, frame)
+        lines, records = read_frame(data, frame), frame.records
         if frame.first <= self.asked.after or frame.last > self.asked.until:
             lines = self._within(lines)
+            records = count_lines(lines)
         if self._selection.is_everything:
-            return lines, count_lines(lines)
+            return lines, records
         try:
             chosen = [line for line in self._candidates(lines) if self._matches(line)]
         except Malformed as error:
