@@ -199,11 +199,21 @@ async def test_a_place_is_kept_until_its_reader_is_through_with_the_objects(
         taken.append((position - FIRST, shared.archive.taken))
 
     log.before_read = note
-    one = subscriber(shared, FakeClient())
+    client = FakeClient()
+    one = subscriber(shared, client)
     assert shared.archive.taken == 1  # from connecting on
     assert not shared.archive.has_room
+
+    async def watch(*parts: bytes) -> None:
+        await FakeClient.send(client, *parts)
+        if client.all[-1] == 20:
+            one.take_message(b'{"type":"options_update","payload":{}}')
+        if client.all[-1] == "options":
+            taken.append((20, shared.archive.taken))
+
+    client.send = watch  # type: ignore[method-assign]
     await served(one, seconds=1)
-    assert taken == [(0, 1), (20, 1), (40, 1), (60, 1), (80, 0)]
+    assert taken == [(0, 1), (20, 1), (20, 1), (40, 1), (60, 1), (80, 0)]
     assert shared.archive.taken == shared.history.taken == 0
 
 
@@ -237,6 +247,21 @@ async def test_who_comes_to_the_objects_later_waits_for_a_place_and_is_told(
     assert len(times) >= 5
     assert max(b - a for a, b in pairwise(times)) <= PROGRESS_SECONDS + LATE_SECONDS
     assert shared.archive.taken == 1
+
+
+async def test_more_readers_than_places_take_turns(autojump_clock: Clock) -> None:
+    """One who fell back waits for a place, not for the end of somebody's whole history."""
+    log = FakeLog(400)
+    log.before_read = after(1)
+    shared = services(log, archive_readers=1)
+    clients = [FakeClient() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            one = subscriber(shared, client)
+            nursery.start_soon(lambda one: served(one, seconds=30), one)
+    counts = [len(client.records) for client in clients]
+    assert max(counts) - min(counts) <= 20
+    assert sum(counts) >= 20 * 28
 
 
 async def test_a_slow_reader_of_objects_gives_way_to_who_waits(autojump_clock: Clock) -> None:

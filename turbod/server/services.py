@@ -30,7 +30,8 @@ class Services:
 
     Attributes:
         history: places of those who read the log's files, each for one read.
-        archive: places of those who read objects, each until its reader is through with them.
+        archive: places of those who read objects, each until its reader is through with them or
+            somebody waits for one.
         big_messages: on their way to who read history.
     """
 

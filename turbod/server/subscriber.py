@@ -287,7 +287,8 @@ class Subscriber:
         finally:
             self._sending_since = None
             self._items.clear()
-            if not self._services.is_archived(self._position):
+            # Among objects it stays, but lets who waits have its turn.
+            if not self._services.is_archived(self._position) or place.places.is_wanted:
                 self.give_way()
 
     async def _read(self) -> Stretch:
