@@ -4,6 +4,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,69 +21,107 @@ from tests.eventlog.samples import (
     record,
     running,
 )
-from turbod.eventlog.log import EventLog
+from turbod.eventlog.log import EventLog, Pruned
 
 OFFSETS = st.sampled_from([0, 0, 0, 1, -1, HOUR // 3, HOUR, -2 * HOUR, 30 * HOUR, -(10**15)])
-APPENDS = st.lists(OFFSETS, min_size=1, max_size=130)
+APPENDS = st.lists(OFFSETS, max_size=130)
 CLOCK_STEPS = st.sampled_from([0, 0, HOUR // 2, HOUR, -HOUR, 7 * HOUR])
 TORN = st.sampled_from([b"", b"\0" * 4096, b"\xff\xfe\n", b'{"cursor":', b"\n", b"{}\n"])
-LIFE = st.tuples(
-    CLOCK_STEPS,
-    st.lists(st.tuples(st.booleans(), APPENDS), max_size=4),
-    st.floats(0, 1),
-    TORN,
-)
+ROUND = st.tuples(CLOCK_STEPS, st.booleans(), APPENDS, st.booleans(), st.integers(0, 2))
+Round = tuple[int, bool, list[int], bool, int]
+LIFE = st.tuples(st.lists(ROUND, max_size=4), st.floats(0, 1), TORN)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(LIFE, min_size=1, max_size=4), st.integers())
 def test_whatever_happens_what_was_flushed_is_there_once_under_its_cursor(
-    lives: list[tuple[int, list[tuple[bool, list[int]]], float, bytes]], seed: int
+    lives: list[tuple[list[Round], float, bytes]], seed: int
 ) -> None:
+    """Rounds of appends, of which some end the hour then, and some release finished hours."""
     with tempfile.TemporaryDirectory() as folder:
-        trio.run(_live, Path(folder), lives, random.Random(seed))
+        trio.run(Model(Path(folder), random.Random(seed)).live, lives)
 
 
-async def _live(
-    data: Path,
-    lives: list[tuple[int, list[tuple[bool, list[int]]], float, bytes]],
-    draw: random.Random,
-) -> None:
-    published: Seen = []
-    gaps = 0
-    clock = Clock(T0)
-    number = 0
-    for step, rounds, torn_share, junk in lives:
-        clock.now_us += step
-        async with running(data, clock=clock) as log:
-            before = plain_scan(data)
-            assert before == published, "repair leaves what was published, and nothing else"
-            for has_gap, offsets in rounds:
-                if has_gap:
-                    log.mark_gap("missing")
-                    gaps += log.head > 0
-                for offset in offsets:
-                    number += 1
-                    log.append(record(number, time_us=clock.now_us + offset))
-                await log.flush()
-            published = plain_scan(data)
-            assert len(published) == number
-            await _check_readers(log, published, gaps, draw)
-        _tear(data, torn_share, junk)
+class Model:
+    """A log, and what must be true of it.
 
+    Attributes:
+        elsewhere: the records of released hours, as a sealed object has them.
+        published: all records that were ever flushed.
+        gaps: at which places in `published` a gap stands.
+        ended: no cursor below it may be given.
+    """
 
-async def _check_readers(log: EventLog, published: Seen, gaps: int, draw: random.Random) -> None:
-    cursors = [cursor for cursor, _ in published]
-    assert cursors == sorted(set(cursors))
-    assert (log.head, log.floor) == ((cursors[-1], cursors[0] - 1) if cursors else (0, 0))
-    for position in {log.floor, *draw.choices(cursors or [0], k=3), log.head}:
-        expected = [one for one in published if one[0] > position]
-        memory, disk = await from_memory(log, position), await from_disk(log, position)
-        assert memory[0] == disk[0] == expected
-        assert [gap.before for gap in memory[1]] == [gap.before for gap in disk[1]]
-        assert log.events_behind(position) == len(expected)
-        if position == log.floor:
-            assert len(disk[1]) == gaps
+    def __init__(self, data: Path, draw: random.Random) -> None:
+        self.data = data
+        self.draw = draw
+        self.clock = Clock(T0)
+        self.elsewhere: Seen = []
+        self.published: Seen = []
+        self.gaps: list[int] = []
+        self.ended = 0
+
+    async def live(self, lives: list[tuple[list[Round], float, bytes]]) -> None:
+        for rounds, torn_share, junk in lives:
+            after = self.elsewhere[-1][0] if self.elsewhere else 0
+            self.ended = after - after % HOUR + HOUR if after else 0
+            async with running(self.data, clock=self.clock, after=after, ended=self.ended) as log:
+                before = self.elsewhere + plain_scan(self.data)
+                assert before == self.published, "repair leaves what was published, and no more"
+                for one in rounds:
+                    await self.round(log, *one)
+                    await self.check_readers(log)
+            _tear(self.data, torn_share, junk)
+
+    async def round(
+        self,
+        log: EventLog,
+        step: int,
+        has_gap: object,
+        offsets: list[int],
+        ends: object,
+        release: int,
+    ) -> None:
+        self.clock.now_us += step
+        known = len(self.published)
+        if has_gap and offsets:
+            log.mark_gap("missing")
+            self.gaps += [known] if known else []
+        for number, offset in enumerate(offsets, start=known):
+            log.append(record(number, time_us=self.clock.now_us + offset))
+        await log.flush()
+        self.published = self.elsewhere + plain_scan(self.data)
+        assert len(self.published) == known + len(offsets), "each is in exactly one place"
+        assert all(cursor >= self.ended for cursor, _ in self.published[known:])
+        if ends and await log.end_hour():
+            self.ended = log.head - log.head % HOUR + HOUR
+            assert log.finished_hours()[-1].last == log.head
+        for hour in log.finished_hours()[:release]:
+            mine = [one for one in plain_scan(self.data) if 0 <= one[0] - hour.hour < HOUR]
+            assert (hour.first, hour.last) == (mine[0][0], mine[-1][0])
+            self.elsewhere += mine
+            await log.release(hour.hour)
+
+    async def check_readers(self, log: EventLog) -> None:
+        cursors = [cursor for cursor, _ in self.published]
+        assert cursors == sorted(set(cursors))
+        lost = self.elsewhere[-1][0] if self.elsewhere else 0
+        assert (log.head, log.lost) == (cursors[-1] if cursors else 0, lost)
+        assert log.floor == (plain_scan(self.data) or [(lost + 1, b"")])[0][0] - 1
+        for position in {0, lost, log.floor, *self.draw.choices(cursors or [0], k=3), log.head}:
+            expected = [one for one in self.published if one[0] > position]
+            gaps = [cursors[at] for at in self.gaps if cursors[at] > position]
+            if log.in_memory(position):
+                seen, found = await from_memory(log, position)
+                assert (seen, [gap.before for gap in found]) == (expected, gaps)
+                assert log.events_behind(position) == len(expected)
+            assert log.retains(position) == (position >= lost)
+            if log.retains(position):
+                seen, found = await from_disk(log, position)
+                assert (seen, [gap.before for gap in found]) == (expected, gaps)
+            else:
+                with pytest.raises(Pruned):
+                    await log.read_chunks(position)
 
 
 def _tear(data: Path, share: float, junk: bytes) -> None:
