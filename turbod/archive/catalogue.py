@@ -82,6 +82,11 @@ class Catalogue:
             for other in self._others(hour, served)
         ]
 
+    def find(self, name: Name) -> Held | None:
+        """Return the object of this name, where it is the one that is read of its hour."""
+        held = self.after(name.last - 1)
+        return held if held is not None and held.name == name else None
+
     def after(self, cursor: int) -> Held | None:
         """Return the first object that reaches above a cursor."""
         index = bisect_right(self._lasts, cursor)

@@ -5,6 +5,7 @@ and the head of a line rule out, at a fraction of the cost.
 """
 
 import re
+from bisect import bisect_right
 from typing import Final
 
 from turbod.archive.did_filter import SoughtDids
@@ -24,12 +25,13 @@ class Selection:
     """One filter, as it is asked about objects.
 
     Attributes:
+        filter: what decides.
         is_everything: whether all there is will be selected.
     """
 
     def __init__(self, chosen: Filter) -> None:
+        self.filter = chosen
         self.is_everything = chosen == EVERYTHING
-        self._filter = chosen
         dids = chosen.all_dids
         self._sought = SoughtDids(dids) if dids else None
         self._dids = frozenset(map(str.encode, chosen.dids))
@@ -48,22 +50,22 @@ class Selection:
             self._sought is None or frame.dids.may_hold(self._sought)
         )
 
-    def frames(self, index: Index, after: int) -> list[int]:
-        """Return the numbers of the frames that may hold something above a cursor."""
+    def next_frame(self, index: Index, after: int) -> int | None:
+        """Return the number of the first frame that may hold something above a cursor."""
+        frames = index.frames
         if not self.may_hold(index):
-            return []
-        return [
-            number
-            for number, frame in enumerate(index.frames)
-            if frame.last > after and (self.is_everything or self.wants(frame))
-        ]
+            return None
+        for number in range(bisect_right(frames, after, key=_last), len(frames)):
+            if self.is_everything or self.wants(frames[number]):
+                return number
+        return None
 
     def may_match(self, text: bytes, start: int, end: int) -> bool:
         """Tell whether the line text[start:end], without its break, may be selected.
 
         Some 1 us; where it must be searched for DIDs that it may be about, up to 10.
         """
-        size = self._filter.max_size_bytes
+        size = self.filter.max_size_bytes
         if size and end - start > size:
             return False
         uri_end = text.find(b'"', start + _URI_AT, end)
@@ -91,7 +93,7 @@ class Selection:
         return not about.isdisjoint(_all_dids(text, start, end))
 
     def _takes_shard(self, did: bytes) -> bool:
-        shard = self._filter.shard
+        shard = self.filter.shard
         return shard is None or shard_number(did.decode(errors="replace")) % shard[1] == shard[0]
 
     def _takes_collection(self, name: str) -> bool:
@@ -104,7 +106,7 @@ class Selection:
         return verdict
 
     def _judge(self, name: str) -> bool:
-        chosen = self._filter
+        chosen = self.filter
         if name.startswith("#"):  # `#identity` and `#account`, which no collections leave out
             return not chosen.kinds or name[1:] in chosen.kinds
         if not self._takes_commits:
@@ -114,3 +116,7 @@ class Selection:
             or name in chosen.collections
             or name.startswith(chosen.prefixes)
         )
+
+
+def _last(frame: Frame) -> int:
+    return frame.last
