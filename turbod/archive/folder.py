@@ -106,7 +106,8 @@ class FolderStore:
                     _copy(file, target, call)
             sync_folder(target.parent)
 
-        await self._run(work, verb="write", key=key, size=await self._size(path, key))
+        size = await self._run(lambda _: path.stat().st_size, verb="write", key=key)
+        await self._run(work, verb="write", key=key, size=size)
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Store a few bytes under a new key."""
@@ -132,7 +133,8 @@ class FolderStore:
                     call.go_on()
             return digest.digest()
 
-        return await self._run(work, verb="read", key=key, size=await self._size(path, key))
+        size = await self._run(lambda _: path.stat().st_size, verb="read", key=key)
+        return await self._run(work, verb="read", key=key, size=size)
 
     async def delete(self, key: str) -> None:
         """Remove an object, and folders that are empty without it."""
@@ -162,9 +164,6 @@ class FolderStore:
                 raise NotThere(f"{self._root}: there is no {key}") from error
             why = f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
         raise StoreFault(f"{self._root}: cannot {verb} {key}".rstrip() + f": {why}")
-
-    async def _size(self, path: Path, key: str) -> int:
-        return await self._run(lambda _: path.stat().st_size, verb="read", key=key)
 
     def _path(self, key: str) -> Path:
         """Return where an object lies; no key leads out of the folder."""
