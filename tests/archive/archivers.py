@@ -1,22 +1,29 @@
 """One machine with an archiver, for tests: its data folder, its hours, a store of any kind."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.archive.samples_archive import plain_lines, seal_lines
+from turbod.archive import archiver as archiver_module
 from turbod.archive.archiver import Archiver
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.folder import FolderStore
 from turbod.archive.local import Local
 from turbod.archive.names import Name
-from turbod.archive.store import Store
+from turbod.archive.store import Listed, Store, StoreFault
 from turbod.config import ArchiveSettings
 
 OPEN_SECONDS = 5.0
-RETRY_SECONDS = 0.02
+
+
+def retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is tried again be tried again at once."""
+    monkeypatch.setattr(archiver_module, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(archiver_module, "LONGEST_RETRY_SECONDS", 0.05)
 
 
 class Machine:
@@ -40,6 +47,12 @@ class Machine:
         """Put the object of the hour of this number after T0 into `sealed`."""
         lines = plain_lines(hour, 20, padding=padding) if lines is None else lines
         return seal_lines(self.data / "sealed", lines, previous=0)
+
+    @property
+    def moods(self) -> "MoodyStore":
+        """The store, where it is a folder."""
+        assert isinstance(self.store, MoodyStore)
+        return self.store
 
     async def start(self, *, open_seconds: float = OPEN_SECONDS) -> Archiver:
         """Return an archiver that was opened."""
@@ -78,10 +91,79 @@ class Machine:
         return sorted(path.name for path in (self.data / folder).iterdir())
 
 
-def folder_machine(tmp_path: Path, name: str = "data", **more: object) -> Machine:
+class MoodyStore(FolderStore):
+    """A folder that does not always do what is asked.
+
+    Attributes:
+        fault: what every request fails with, or None.
+        hangs: whether requests are not answered.
+        asked: what was asked, such as `put dt=...`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.fault: str | None = None
+        self.hangs = False
+        self.asked: list[str] = []
+
+    async def list(self, *, after: str = "") -> list[Listed]:
+        await self._mood(f"list {after}")
+        return await super().list(after=after)
+
+    async def read(self, key: str, *, offset: int, size: int) -> bytes:
+        await self._mood(f"read {key}")
+        return await super().read(key, offset=offset, size=size)
+
+    async def put(self, key: str, path: Path) -> None:
+        await self._mood(f"put {key}")
+        await super().put(key, path)
+
+    async def sha256(self, key: str) -> bytes:
+        await self._mood(f"sha256 {key}")
+        return await super().sha256(key)
+
+    async def delete(self, key: str) -> None:
+        await self._mood(f"delete {key}")
+        await super().delete(key)
+
+    async def _mood(self, request: str) -> None:
+        self.asked.append(request)
+        if self.hangs:
+            await trio.sleep_forever()
+        if self.fault:
+            raise StoreFault(self.fault)
+
+
+def folder_machine(
+    tmp_path: Path,
+    name: str = "data",
+    *,
+    max_bytes: int = 0,
+    when_full: str = "stop",
+    log_max_bytes: int = 10**12,
+) -> Machine:
     """Return a machine whose archive is the folder `archive` of `tmp_path`."""
-    settings = ArchiveSettings(location=str(tmp_path / "archive"), **more)
-    return Machine(tmp_path / name, FolderStore(tmp_path / "archive"), settings=settings)
+    folder = tmp_path / "archive"
+    settings = ArchiveSettings(location=str(folder), max_bytes=max_bytes, when_full=when_full)
+    return Machine(
+        tmp_path / name, MoodyStore(folder), settings=settings, log_max_bytes=log_max_bytes
+    )
+
+
+def identify(archive: Path, text: str = '{"format":1,"instance":"another"}') -> None:
+    """Write an archive's `turbod.json`."""
+    archive.mkdir(exist_ok=True)
+    (archive / "turbod.json").write_text(text)
+
+
+def put_into(archive: Path, lines: Sequence[bytes]) -> Path:
+    """Put an object of these lines where an archive has it."""
+    name = seal_lines(archive / "making", lines, previous=0)
+    path = archive / name.key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (archive / "making" / name.file).rename(path)
+    (archive / "making").rmdir()
+    return path
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:

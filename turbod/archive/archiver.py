@@ -107,7 +107,7 @@ class Archiver:
         self._when_full = settings.when_full
         self._clashes: dict[Name, _Clash] = {}
         self._condition = Condition()
-        self._list_at = 0.0
+        self._survey_at = 0.0
         self._is_retrying = False
         self._woken = trio.Event()
         self._look_at_disks = trio.Event()
@@ -159,8 +159,6 @@ class Archiver:
         """
         await self._inventory.refresh()
         await self._settle_clashes()
-        again = LONGEST_RETRY_SECONDS if self._clashes else LIST_SECONDS
-        self._list_at = trio.current_time() + again
 
     async def finish(self, seconds: float) -> None:
         """Wait until all that can be uploaded is, or until it fails, or for so long."""
@@ -204,6 +202,7 @@ class Archiver:
             await trio.sleep(self._backoff.next_seconds())
 
     async def _survey(self) -> None:
+        """Learn what is in the archive and whose it is."""
         try:
             await self.relist()
         except StoreFault:
@@ -212,10 +211,11 @@ class Archiver:
             await self._store.check()  # makes a folder where there is none
             await self.relist()
         await self._check_standing()
+        self._survey_at = trio.current_time() + LIST_SECONDS
 
     async def _next(self) -> None:
         """Do the next thing there is to do, or wait for it."""
-        if trio.current_time() >= self._list_at:
+        if trio.current_time() >= self._survey_at:
             await self._survey()
         name = self._oldest()
         if name is not None:
@@ -224,7 +224,9 @@ class Archiver:
         self._backoff.reset()
         self._enter_by_clashes()
         if self._oldest() is None:
-            with trio.move_on_at(self._list_at):
+            again = LONGEST_RETRY_SECONDS if self._clashes else LIST_SECONDS
+            self._survey_at = min(self._survey_at, trio.current_time() + again)
+            with trio.move_on_at(self._survey_at):
                 await self._woken.wait()
             self._woken = trio.Event()
 
@@ -334,7 +336,7 @@ class Archiver:
         seconds = self._backoff.next_seconds()
         self._is_retrying = True
         if state != "failing":
-            self._list_at = 0.0  # what an operator does about it shows in a listing
+            self._survey_at = 0.0  # what an operator does about it shows in a listing
         self._enter(state, fault, retry_seconds=seconds)
         await trio.sleep(seconds)
 

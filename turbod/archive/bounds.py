@@ -117,7 +117,8 @@ class Bounds:
     def _look_here(self) -> tuple[int, int]:
         usage = shutil.disk_usage(self._data)
         missing = max(0, min(RESERVE_BYTES, usage.total // 10) - usage.free)
-        return usage.free, min(self._log_max_bytes, _size(self._data) - missing)
+        bound = self._log_max_bytes
+        return usage.free, min(bound, _size(self._data) - missing) if missing else bound
 
 
 def _folder(location: str, data: Path) -> Path | None:

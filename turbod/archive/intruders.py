@@ -8,11 +8,13 @@ from turbod.archive.names import Name
 class Intruders:
     """Tells objects of a second writer from our own, from the newest hour that we stored on.
 
+    `is_here` tells whether this machine has an object of that size.
+
     What the first listing has is taken for ours: from a former life of this machine, or of the one
     whose place it took. Later on only we may add hours at the end.
     """
 
-    def __init__(self, *, is_here: Callable[[Name], bool]) -> None:
+    def __init__(self, *, is_here: Callable[[Name, int], bool]) -> None:
         self._is_here = is_here
         self._known: set[Name] | None = None
         self._since = 0
@@ -34,8 +36,9 @@ class Intruders:
         self._since = max(self._since, name.hour)
         self._known = {known for known in (*self._known, name) if known.hour >= self._since}
 
-    def among(self, names: Iterable[Name]) -> list[Name]:
-        """Return those of a later listing that are not ours."""
+    def among(self, objects: Iterable[tuple[Name, int]]) -> list[Name]:
+        """Return those of a later listing that are not ours: neither noted, nor of a file here."""
         assert self._known is not None, "the first listing comes first"
-        unknown = {name for name in names if name.hour >= self._since} - self._known
-        return sorted(name for name in unknown if not self._is_here(name))
+        newest = {each for each in objects if each[0].hour >= self._since}
+        unknown = (each for each in newest if each[0] not in self._known)
+        return sorted(name for name, size in unknown if not self._is_here(name, size))

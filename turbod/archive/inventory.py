@@ -126,7 +126,7 @@ class Inventory:
 
     def _take(self, seen: Seen) -> None:
         self.identity = seen.identity
-        self.intruders = self._guard.among(name for name, _ in seen.objects)
+        self.intruders = self._guard.among(seen.objects)
 
     def _add(self, name: Name, size: int) -> None:
         self.stored_bytes += size - self._sizes.get(name, 0)
@@ -142,8 +142,8 @@ class Inventory:
         if self._one_at_a_time.locked():
             self._meanwhile.append(change)
 
-    def _is_here(self, name: Name) -> bool:
-        return any(held.name == name for held in self._catalogue.local())
+    def _is_here(self, name: Name, size: int) -> bool:
+        return any((held.name, held.size) == (name, size) for held in self._catalogue.local())
 
     def _tell_foreign(self, keys: Sequence[str]) -> None:
         self.foreign = len(keys)
