@@ -40,6 +40,7 @@ from turbod.filter import EVERYTHING, Filter
 PARALLEL: Final = 4
 MAX_PARALLEL: Final = 32
 ROOM_BYTES: Final = 32 * 1024 * 1024  # for each read at once: a frame under way, and one waiting
+LEAST_BYTES: Final = 64 * 1024  # what each run and piece is counted at least
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -123,6 +124,7 @@ async def walk(
     way = [stop for stop in stops(await _catalogue(source), asked) if not skip(stop.name)]
     reader = _Reader(source, Selecting(asked, filter), parallel)
     count = _Count(way)
+    fault: StoreFault | None = None
     async with trio.open_nursery() as nursery:
         opened = Ahead[_Opened](nursery, room=parallel)
         fetched = Ahead[_Fetched](nursery, room=(parallel + 1) * RUN_BYTES)
@@ -130,9 +132,15 @@ async def walk(
         nursery.start_soon(reader.open_all, way, opened)
         nursery.start_soon(reader.fetch_all, opened, fetched)
         nursery.start_soon(reader.decode_all, fetched, pieces)
-        async for piece in pieces:
-            report(count.with_piece(piece))
-            yield piece
+        try:
+            async for piece in pieces:
+                report(count.with_piece(piece))
+                yield piece
+        except StoreFault as error:
+            fault = error
+        nursery.cancel_scope.cancel()
+    if fault is not None:
+        raise fault
 
 
 async def _catalogue(source: Source) -> Catalogue:
@@ -178,7 +186,7 @@ class _Reader:
         try:
             async for each in opened:
                 for run in runs(self._parts(each)):
-                    await fetched.begin(partial(self._fetch, run), cost=run.size)
+                    await fetched.begin(partial(self._fetch, run), cost=max(run.size, LEAST_BYTES))
         except StoreFault as fault:
             await fetched.begin(partial(_fail, fault), cost=0)
         fetched.end()
@@ -188,7 +196,7 @@ class _Reader:
         try:
             async for each in fetched:
                 for part in each.run.parts:
-                    cost = part.frame.raw_bytes if part.frame else 0
+                    cost = max(part.frame.raw_bytes if part.frame else 0, LEAST_BYTES)
                     await pieces.begin(partial(self._piece, part, each), cost=cost)
         except StoreFault as fault:
             await pieces.begin(partial(_fail, fault), cost=0)
