@@ -1,18 +1,26 @@
 """Records of every kind, filters, and hours sealed from them, for the tests of reading history."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
 from hypothesis import strategies as st
 
-from turbod.archive.names import Name
+from turbod.archive.catalogue import Catalogue
+from turbod.archive.folder import FolderStore
+from turbod.archive.history import History
+from turbod.archive.names import Name, parse_file, parse_key
 from turbod.archive.sealing import seal
-from turbod.eventlog.chunk import Gap
+from turbod.archive.store import Source
+from turbod.cursor import LIMIT
+from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.hour_file import records_name
 from turbod.eventlog.hours import PlainHour
-from turbod.filter import Filter
+from turbod.filter import EVERYTHING, Filter
+from turbod.record import head_of_line
 
 T0 = 1_795_168_800_000_000  # 2026-11-20T10:00:00Z
 HOUR = 3_600_000_000
@@ -134,3 +142,124 @@ filters = st.builds(
     max_size_bytes=st.sampled_from([0, 0, 0, 450]),
     shard=st.sampled_from([None, None, (0, 2), (2, 3)]),
 )
+
+
+class NoLog:
+    """A log that has nothing, behind the objects."""
+
+    def __init__(self, floor: int = LIMIT) -> None:
+        self.floor = floor
+        self.memory: list[int] = []
+
+    def in_memory(self, after: int) -> bool:
+        """Tell whether memory begins at or before `after`."""
+        return bool(self.memory) and after >= self.memory[0] - 1
+
+    def first_above(self, after: int) -> int | None:
+        """Return the first cursor in memory above `after`."""
+        return min((cursor for cursor in self.memory if cursor > after), default=None)
+
+
+class Archive:
+    """Objects in a folder, the folder `verified` beside it, and the catalogue of both."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = FolderStore(root / "store")
+        self.catalogue = Catalogue()
+        self.relisted = 0
+
+    def add(self, lines: Sequence[bytes], *, previous: int, gaps: Sequence[Gap] = ()) -> Name:
+        """Seal the lines of one hour into the store."""
+        name = seal_lines(self.root, lines, previous=previous, gaps=gaps)
+        self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name.file).rename(self.path(name))
+        return name
+
+    def add_hours(self, hours: Sequence[int], count: int, *, padding: int = 0) -> list[bytes]:
+        """Fill these hours after T0; return all lines."""
+        every: list[bytes] = []
+        for hour in hours:
+            lines = plain_lines(hour, count, padding=padding)
+            self.add(lines, previous=cursor_of(every[-1]) if every else 0)
+            every += lines
+        return every
+
+    def path(self, name: Name) -> Path:
+        """Return the stored object's file."""
+        return self.root / "store" / name.key
+
+    def names(self) -> list[Name]:
+        """Return what is in the store."""
+        found = [parse_file(path.name) for path in (self.root / "store").rglob("*.zst")]
+        return sorted(name for name in found if name is not None)
+
+    def keep(self, name: Name) -> Path:
+        """Copy an object to `verified`, as it is after an upload."""
+        path = self.root / "verified" / name.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(self.path(name).read_bytes())
+        self.catalogue.add_local(name, path.stat().st_size, path)
+        return path
+
+    async def relist(self) -> None:
+        """Take the store's listing into the catalogue."""
+        self.relisted += 1
+        listed = [(parse_key(each.key), each.size) for each in await self.store.list()]
+        self.catalogue.listed((name, size) for name, size in listed if name is not None)
+
+    @asynccontextmanager
+    async def opened(
+        self, *, store: Source | None = None, read_ahead_bytes: int = 64 * 1024 * 1024
+    ) -> AsyncIterator[History]:
+        """Read it, through another store if one is given."""
+        history = History(
+            self.catalogue,
+            store or self.store,
+            read_ahead_bytes=read_ahead_bytes,
+            relist=self.relist,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(history.run)
+            yield history
+            nursery.cancel_scope.cancel()
+
+
+def lines_above(items: Sequence[Chunk | Gap], position: int) -> list[bytes]:
+    """Return the lines that a reader at `position` takes from these items."""
+    return [
+        item.line(index)
+        for item in items
+        if isinstance(item, Chunk)
+        for index in range(item.count_until(position), len(item))
+    ]
+
+
+def gaps_above(items: Sequence[Chunk | Gap], position: int) -> list[Gap]:
+    """Return the gaps that a reader at `position` is told."""
+    found = [item.gap if isinstance(item, Chunk) else item for item in items]
+    return [gap for gap in found if gap is not None and gap.before > position]
+
+
+def matching(lines: Sequence[bytes], chosen: Filter, *, above: int = 0) -> list[bytes]:
+    """Return what a plain scan selects."""
+    return [
+        each
+        for each in lines
+        if cursor_of(each) > above and chosen.matches(head_of_line(each), len(each))
+    ]
+
+
+async def read_all(
+    history: History, after: int, chosen: Filter = EVERYTHING, newer: NoLog | None = None
+) -> tuple[list[bytes], list[Gap], int]:
+    """Read to the end of the objects; return lines, gaps, and the position behind them."""
+    lines: list[bytes] = []
+    gaps: list[Gap] = []
+    while True:
+        stretch = await history.read(after, chosen, newer=newer or NoLog())
+        if stretch.last <= after:
+            return lines, gaps, after
+        lines += lines_above(stretch.items, after)
+        gaps += gaps_above(stretch.items, after)
+        after = stretch.last
