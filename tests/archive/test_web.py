@@ -286,7 +286,8 @@ async def test_pages_without_end_have_one(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_a_page_too_long_for_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "MAX_PAGE_BYTES", 1000)
-    long = answer(b" " * 5_000_000)
+    # Whoever waited for its end would see it break off.
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n" + b" " * 5_000_000
     async with scripted(lambda _: long) as port, WebSource(f"http://127.0.0.1:{port}") as source:
         with pytest.raises(StoreFault, match="sent more than 1000 bytes"):
             await source.list()

@@ -126,7 +126,11 @@ async def test_only_what_the_store_has_is_listed_and_served(tmp_path: Path) -> N
         assert len(page["hours"]) == 3
         assert page["archivedUntil"] == archive.names[-1].last
         assert "cursor" not in page
-        assert (await harness.get(f"/archive/{waiting.key}")).error == (404, "NotFound")
+        for name in (waiting, between, Name(between.first + 1, between.last)):
+            path = archive.folder / name.key  # where nobody has verified it yet
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+            assert (await harness.get(f"/archive/{name.key}")).error == (404, "NotFound")
 
 
 async def test_an_empty_archive_has_an_empty_listing(tmp_path: Path) -> None:
