@@ -25,7 +25,7 @@ from turbod.archive.store import NotThere, Store, StoreFault
 from turbod.config import ServerSettings
 from turbod.cursor import hour_name
 from turbod.eventlog.chunk import Gap
-from turbod.server import archive_listing, file_answer
+from turbod.server import archive_entries, archive_listing, file_answer
 
 # The listing --------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ async def test_each_index_is_read_once_however_often_the_hours_are_listed(tmp_pa
 async def test_what_is_kept_of_the_listing_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_listing, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(archive_entries, "KEPT_BYTES", 1000)
     async with serving_archive(tmp_path) as (harness, archive):
         first, second = (await harness.get("/archive")), (await harness.get("/archive"))
         assert first.json == second.json

@@ -1,36 +1,32 @@
 """GET /archive: which hours the store has, what is in each, and the way to its bytes."""
 
 import re
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import islice, takewhile
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import trio
 
 from turbod.archive.catalogue import Catalogue, Held
-from turbod.archive.hour_object import Damaged
-from turbod.archive.hours_page import MAX_HOURS, HourDetails, HoursPage, ListedHour
-from turbod.archive.index import FORMAT, Index
-from turbod.archive.names import IDENTITY_KEY, Name, parse_key
+from turbod.archive.hours_page import MAX_HOURS, HoursPage
+from turbod.archive.index import FORMAT
+from turbod.archive.names import IDENTITY_KEY, parse_key
 from turbod.archive.store import NotThere, Store, StoreFault
-from turbod.cursor import LIMIT, hour_name
+from turbod.cursor import LIMIT
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
+from turbod.server.archive_entries import ARCHIVE, Entries, Summary
 from turbod.server.file_answer import Downloads, File, Outlet, choose_part
 from turbod.server.request import Refusal, Request, answer
 
-ARCHIVE: Final = "/archive"
 PARAMETERS: Final = frozenset({"cursor", "limit", "until"})
 OBJECT_TYPE: Final = "application/zstd"
 DEFAULT_HOURS: Final = 168  # a week
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024  # one hour alone may bring it above
 PAGE_SECONDS: Final = 20.0  # after which a page ends with what it has
-INDEX_SECONDS: Final = 60.0
 CONCURRENT_PAGES: Final = 4
 CONCURRENT_INDEXES: Final = 8
-KEPT_BYTES: Final = 16 * 1024 * 1024  # of entries, some 20,000 hours
 MAX_IDENTITY_BYTES: Final = 64 * 1024
 URL_SECONDS: Final = 3600
 
@@ -38,7 +34,6 @@ _is_number = re.compile(r"[1-9][0-9]{0,3}", re.ASCII).fullmatch
 
 Send = Callable[[bytes], Awaitable[None]]
 Asked = Callable[[str], int]  # the cursor that a client wrote
-Summary = Callable[[Held], Awaitable[Index]]
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -216,49 +211,6 @@ class ArchiveListing:
         return await self._store.read(IDENTITY_KEY, offset=0, size=size)
 
 
-class Entries:
-    """What the listing says of each object, as JSON: kept, since no object ever changes."""
-
-    def __init__(self, summary: Summary) -> None:
-        self._summary = summary
-        self._kept: OrderedDict[Name, msgspec.Raw] = OrderedDict()
-        self._bytes = 0
-        self._reading = trio.Lock()  # who comes second finds what the first has read
-
-    async def of(self, some: Sequence[Held]) -> list[msgspec.Raw]:
-        """Return their entries up to the first of which nothing can be known now."""
-        async with self._reading:
-            found: dict[Name, msgspec.Raw] = {}
-            async with trio.open_nursery() as nursery:
-                for held in some:
-                    nursery.start_soon(self._find, held, found)
-        known = takewhile(lambda held: held.name in found, some)
-        return [found[held.name] for held in known]
-
-    async def _find(self, held: Held, found: dict[Name, msgspec.Raw]) -> None:
-        if (kept := self._kept.get(held.name)) is not None:
-            self._kept.move_to_end(held.name)
-            found[held.name] = kept
-            return
-        try:
-            with trio.fail_after(INDEX_SECONDS):
-                index = await self._summary(held)
-        except (Damaged, NotThere):
-            found[held.name] = _raw(ListedHour(**_what_its_name_tells(held), damaged=True))
-        except (StoreFault, trio.TooSlowError):
-            pass  # it is not among what was found
-        else:
-            found[held.name] = entry = _raw(_details(held, index))
-            self._keep(held.name, entry)
-
-    def _keep(self, name: Name, entry: msgspec.Raw) -> None:
-        self._kept[name] = entry
-        self._bytes += len(entry)
-        while self._bytes > KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest)
-
-
 def is_archive(path: str) -> bool:
     """Tell whether a path is answered here."""
     return path == ARCHIVE or path.startswith(ARCHIVE + "/")
@@ -290,33 +242,6 @@ def _single_values(query: str) -> dict[str, str]:
     if not given.keys() <= PARAMETERS or len(given) < len(pairs):
         raise _invalid("/archive takes cursor, limit and until, each once")
     return given
-
-
-def _what_its_name_tells(held: Held) -> dict[str, Any]:
-    return {
-        "name": held.name.key,
-        "hour": hour_name(held.name.hour),
-        "first": held.name.first,
-        "last": held.name.last,
-        "size": held.size,
-        "url": f"{ARCHIVE}/{held.name.key}",
-    }
-
-
-def _details(held: Held, index: Index) -> HourDetails:
-    return HourDetails(
-        **_what_its_name_tells(held),
-        previous=index.previous,
-        records=index.records,
-        raw_bytes=index.raw_bytes,
-        sha256=index.sha256,
-        collections=index.collections,
-        gaps=index.gaps,
-    )
-
-
-def _raw(hour: ListedHour) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(hour))
 
 
 def _invalid(message: str) -> Refusal:
