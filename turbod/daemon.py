@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,18 @@ import structlog
 import trio
 
 from turbod import exclusion, report
+from turbod.archive.archive import Archive
 from turbod.config import Settings
 from turbod.database import Changes, Database
-from turbod.eventlog.chunk import Chunk, Stretch
+from turbod.event import Event
+from turbod.eventlog.chunk import Chunk
 from turbod.eventlog.log import EventLog
-from turbod.filter import Filter
+from turbod.eventlog.reader import HistoryUnavailable, Pruned
+from turbod.filter import EVERYTHING
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
 from turbod.record import read_line
+from turbod.server.archive_listing import ArchiveListing
 from turbod.server.server import Server
 from turbod.upstream.gaps import REORDER_US
 from turbod.upstream.position import ANCHORS, Position, name_of
@@ -32,6 +37,7 @@ from turbod.upstream.upstream import Upstream
 SAVE_SECONDS: Final = 1.0
 DRAIN_HYDRATION_SECONDS: Final = 2.0  # what is still under way then is read again after the start
 REWIND_US: Final = 3_600_000_000
+NEWEST_US: Final = 2_000_000  # in which the newest records are looked for
 OBSERVED_AGAIN_US: Final = 60_000_000  # of records; where more were not saved, nothing cached holds
 
 log = structlog.get_logger()
@@ -73,17 +79,6 @@ async def serve(settings: Settings) -> int:
     return 0 if daemon.stopped else 128 + number
 
 
-class _PlainLog(EventLog):
-    """The log as the server reads it, with no objects behind it."""
-
-    async def read(self, after: int, _: Filter) -> Stretch:
-        chunks = await self.read_chunks(after)
-        return Stretch(list(chunks), chunks[-1].last if chunks else after)
-
-    def is_archived(self, _: int) -> bool:
-        return False
-
-
 class Daemon:
     """The parts, wired: events go from upstream to hydration to the log; the server reads it."""
 
@@ -93,7 +88,7 @@ class Daemon:
         self._listed = _read_exclusions(settings.exclude)
         self.database = _open_database(data / "cache.sqlite", settings)
         self.cache = Cache(settings.cache, self.database, now_us=now_us)
-        self.log = _PlainLog(data, settings.log, written=self._done, now_us=now_us)
+        self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
         self.hydrator = Hydrator(
             settings.hydration,
             appview_url=settings.appview,
@@ -102,9 +97,18 @@ class Daemon:
             dropped=self._done,
             now_us=now_us,
         )
+        self.archive = Archive(data, settings, self.log, upstream_state=self.state, now_us=now_us)
+        self.whole = self.archive.whole
         self.server = Server(
             settings.server,
-            log=self.log,
+            log=self.whole,
+            archive=ArchiveListing(
+                self.archive.catalogue,
+                self.archive.store,
+                instance=lambda: self.archive.instance,
+                summary=self.archive.history.index,
+                is_public=settings.archive.public,
+            ),
             collections=settings.collections,
             upstream_state=self.state,
             status=lambda: report.status(self.snapshot()),
@@ -131,12 +135,14 @@ class Daemon:
         """Answer on the port at once, repair the log, then read the network until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run, listeners)
+            await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
+            await nursery.start(self.archive.run)
             self._repaired = True
             await self._observe_again()
             self._watch_exclusions(nursery)
             await nursery.start(self.hydrator.run)
-            self.upstream = self._make_upstream()
+            self.upstream = await self._make_upstream()
             nursery.start_soon(self._save_regularly)
             nursery.start_soon(self._read_upstream, self.upstream)
             log.info("ready", page=_page(listeners), head=self.log.head)
@@ -144,6 +150,7 @@ class Daemon:
 
     async def _open_log(self, nursery: trio.Nursery) -> None:
         try:
+            await self.archive.open()
             await nursery.start(self.log.run)
         except* OSError as errors:
             raise _no_data(self._settings.data, _first(errors)) from None
@@ -156,7 +163,9 @@ class Daemon:
         if self.log.fault is None:
             await self.log.flush()
         await self._save()
-        await self.server.drain(seconds=self._settings.server.shutdown_seconds / 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.archive.finish)
+            await self.server.drain(seconds=self._settings.server.shutdown_seconds / 2)
         self.stopped = True
 
     def close(self) -> None:
@@ -181,6 +190,7 @@ class Daemon:
             "upstream": self.state(),
             "disk": self.log.fault or "ok" if self._repaired else "being read",
             "appview": appview.last_error or "down" if appview.down else "ok",
+            "archive": self.archive.fault or "ok" if self._repaired else "being read",
         }
         return self._repaired, {"ready": self._repaired, **parts}
 
@@ -194,6 +204,7 @@ class Daemon:
             log=self.log.statistics() if begun else None,
             log_fault=self.log.fault if begun else None,
             events_per_minute=self.log.events_per_minute if begun else 0,
+            archive=self.archive.statistics() if begun else None,
             upstream=self.upstream.statistics() if self.upstream else None,
             hydration=self.hydrator.statistics(),
             appview=self.hydrator.appview.statistics(),
@@ -202,15 +213,15 @@ class Daemon:
             server=self.server.statistics(),
         )
 
-    def _make_upstream(self) -> Upstream:
+    async def _make_upstream(self) -> Upstream:
         settings = self._settings
         return Upstream(
             settings.jetstream,
             urls=settings.upstream,
             collections=settings.collections,
             positions=_positions(self.database),
-            fallback=self._fallback(),
-            older=self.log,
+            fallback=await self._fallback(),
+            older=self.whole,
             take=self.hydrator.take,
             has_room=lambda: self.hydrator.has_room and self.log.has_room,
             room=self._room,
@@ -224,14 +235,32 @@ class Daemon:
         They are on disk, so when the upstream sends them again they are dropped as known.
         """
         saved, head = self.database.number("observed"), self.log.head
-        after = max(saved, head - OBSERVED_AGAIN_US, self.log.floor)
+        after = max(saved, head - OBSERVED_AGAIN_US, self.whole.floor)
         if after > saved:
             self.cache.outdate_all()
-        while after < head and (chunks := await self.log.read_chunks(after)):
-            for chunk in chunks:
+        try:
+            async for chunk in self._chunks(after):
                 self._observe_chunk(chunk, after)
                 await trio.lowlevel.checkpoint()
-            after = chunks[-1].last
+        except (HistoryUnavailable, Pruned) as error:
+            log.warning("cache_outdated", reason=str(error))
+            self.cache.outdate_all()
+
+    async def _chunks(self, after: int) -> AsyncIterator[Chunk]:
+        """Yield what there is above a position, wherever it lies."""
+        head = self.log.head
+        while after < head:
+            if self.whole.in_memory(after):
+                chunk = self.whole.next_chunk(after)
+                assert chunk is not None, "the head is above the position, and all is in memory"
+                yield chunk
+                after = chunk.last
+                continue
+            stretch = await self.whole.read(after, EVERYTHING)
+            for item in stretch.items:
+                if isinstance(item, Chunk):
+                    yield item
+            after = stretch.last
 
     def _observe_chunk(self, chunk: Chunk, after: int) -> None:
         for index in range(len(chunk)):
@@ -257,21 +286,30 @@ class Daemon:
         if self.upstream is not None:
             self.upstream.done(intakes)
 
-    def _fallback(self) -> Position | None:
+    async def _fallback(self) -> Position | None:
         """Return from where to read a host without a saved position; None: from now."""
-        if not self.log.head:
+        head = self.log.head
+        if not head:
             return None
-        chunk = self.log.next_chunk(self.log.head - 1)
-        assert chunk is not None, "the newest record is in memory"
-        newest = range(max(0, len(chunk) - ANCHORS), len(chunk))
-        records = [read_line(chunk.line(index)) for index in newest]
-        cursor, event = records[-1]
-        end_us = min(event.time_us, cursor)
+        records = await self._newest(head)
+        times = [min(event.time_us, cursor) for cursor, event in records]
+        end_us = times[-1] if times else head
         return Position(
             end_us - REWIND_US,
             latest_us=end_us + REORDER_US,
             anchors=tuple(name_of(event) for _, event in records),
         )
+
+    async def _newest(self, head: int) -> list[tuple[int, Event]]:
+        """Return the newest records, ANCHORS of them where they lie together."""
+        newest: deque[bytes] = deque(maxlen=ANCHORS)
+        after = max(head - NEWEST_US, self.whole.floor)
+        try:
+            async for chunk in self._chunks(after):
+                newest.extend(chunk.line(index) for index in range(len(chunk))[-ANCHORS:])
+        except (HistoryUnavailable, Pruned) as error:
+            log.warning("newest_records_not_read", reason=str(error))
+        return [read_line(line) for line in newest]
 
     def _watch_exclusions(self, nursery: trio.Nursery) -> None:
         if self._settings.exclude:

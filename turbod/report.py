@@ -6,7 +6,7 @@ Nothing is counted here, and nothing on the hot path knows of any of this.
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from turbod import __version__
+from turbod.archive.archive import ArchiveStatistics
+from turbod.archive.condition import State
 from turbod.eventlog.log import LogStatistics
 from turbod.hydration.appview import AppViewStatistics
 from turbod.hydration.cache import CacheStatistics
@@ -33,6 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     state: str
     log: LogStatistics | None
     log_fault: str | None
+    archive: ArchiveStatistics | None
     events_per_minute: float
     upstream: UpstreamStatistics | None
     hydration: HydratorStatistics
@@ -57,6 +60,7 @@ def status(seen: Snapshot) -> dict[str, Any]:
         "appview": _appview(seen.appview),
         "cache": msgspec.to_builtins(seen.cache) | {"fault": seen.cache_fault},
         "log": None if log is None else msgspec.to_builtins(log) | {"fault": seen.log_fault},
+        "archive": None if seen.archive is None else msgspec.to_builtins(seen.archive),
         "server": msgspec.to_builtins(seen.server),
         "process": _process(),
     }
@@ -87,6 +91,8 @@ def _families(seen: Snapshot) -> Iterator[Metric]:
     yield from _hydration_families(seen.hydration, seen.appview, seen.cache)
     if seen.log is not None:
         yield from _log_families(seen.log, seen)
+    if seen.archive is not None:
+        yield from _archive_families(seen.archive, seen.now_us)
     yield from _server_families(seen.server)
     process = _process()
     yield _gauge("turbod_resident_bytes", "Memory of the process.", process["resident_bytes"])
@@ -161,6 +167,38 @@ def _log_families(log: LogStatistics, seen: Snapshot) -> Iterator[Metric]:
     yield _gauge("turbod_log_memory_bytes", "Newest records in memory.", log.memory_bytes)
     yield _gauge("turbod_log_disk_bytes", "The log's files.", log.disk_bytes)
     yield _gauge("turbod_log_fault", "1 while it cannot write.", float(seen.log_fault is not None))
+
+
+def _archive_families(archive: ArchiveStatistics, now_us: int) -> Iterator[Metric]:
+    archiver, local, history = archive.archiver, archive.local, archive.history
+    states = {name: float(name == archiver.state) for name in get_args(State)}
+    text = "1 for the state."
+    yield _labelled(GaugeMetricFamily, "turbod_archive_state", text, "state", states)
+    yield _gauge("turbod_archive_floor", "Everything above it is retained.", archive.floor)
+    hours = {"waiting": local.sealed, "verified": local.verified, "stored": archiver.stored_hours}
+    text = "Hours, by where they are."
+    yield _labelled(GaugeMetricFamily, "turbod_archive_hours", text, "place", hours)
+    size = {
+        "waiting": local.sealed_bytes,
+        "verified": local.verified_bytes,
+        "stored": archiver.stored_bytes,
+    }
+    yield _labelled(GaugeMetricFamily, "turbod_archive_bytes", "Their bytes.", "place", size)
+    oldest = archiver.oldest_waiting
+    age = (now_us - oldest) / SECOND_US if oldest else 0.0
+    yield _gauge("turbod_archive_oldest_waiting_seconds", "Age of the oldest not verified.", age)
+    yield _counter("turbod_archive_sealed_hours", "Hours sealed.", archive.sealer.sealed)
+    yield _counter("turbod_archive_uploaded_hours", "Hours stored, verified.", archiver.uploaded)
+    yield _counter("turbod_archive_uploaded_bytes", "Their bytes.", archiver.uploaded_bytes)
+    yield _gauge("turbod_archive_foreign", "Objects that are none of ours.", archiver.foreign)
+    yield _gauge("turbod_archive_conflicts", "Hours in conflict.", archiver.conflicts)
+    left = {"archive": archiver.hours_left, "disk": archiver.disk_hours_left}
+    known = {name: hours for name, hours in left.items() if hours is not None}
+    text = "Hours until it is full."
+    yield _labelled(GaugeMetricFamily, "turbod_archive_hours_left", text, "what", known)
+    yield _counter("turbod_history_holes", "Places where hours are missing.", history.holes)
+    yield _counter("turbod_history_damaged", "Objects and frames not read.", history.damaged)
+    yield _gauge("turbod_history_frames_bytes", "Read ahead.", history.frames.bytes)
 
 
 def _server_families(server: ServerStatistics) -> Iterator[Metric]:

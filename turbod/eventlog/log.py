@@ -65,6 +65,7 @@ class EventLog:
             It may be set until `run`.
         ended: no cursor below it is given: the end of the newest hour that lies elsewhere. It may
             be set until `run`.
+        recent: the newest chunks up to `after`, for those who resume; may be set until `run`.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class EventLog:
     ) -> None:
         self.after = after
         self.ended = ended
+        self.recent: Sequence[Chunk] = ()
         self._folder = data / "live"
         self._settings = settings
         self._written = written
@@ -264,7 +266,7 @@ class EventLog:
         )
         self._hours = opened.hours
         self._reader = Reader(self._hours)
-        self._tail = Tail(memory_bytes=self._settings.memory_bytes, start=opened.recent)
+        self._tail = self._remembering(opened.recent)
         while chunks := await self._reader.chunks(self._tail.head):
             self._tail.load(chunks)
         assert self._tail.head == opened.last, "the log's end was read whole"
@@ -282,6 +284,15 @@ class EventLog:
         )
         log.info("log_open", head=opened.last, floor=self.floor, hours=len(self._hours))
         return appender
+
+    def _remembering(self, position: int) -> Tail:
+        """Return memory that begins at a position, or earlier with what is recent before it."""
+        recent, self.recent = self.recent, ()
+        if not recent or position != self.after:
+            return Tail(memory_bytes=self._settings.memory_bytes, start=position)
+        tail = Tail(memory_bytes=self._settings.memory_bytes, start=recent[0].after)
+        tail.load(recent)
+        return tail
 
     def _publish(self, part: Part, size: int) -> None:
         """Let readers have what is on disk now; no reader sees half of it, for nothing waits."""
