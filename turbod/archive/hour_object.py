@@ -1,7 +1,7 @@
 """An hour's object: zstd frames of lines, the index, the seek table. Pure.
 
     zstd frame, zstd frame, ...         content size and checksum on, whole lines each
-    skippable frame 0x184D2A5D          the index as JSON
+    skippable frame 0x184D2A5D          the index as JSON, its own checksum as the last key
     skippable frame 0x184D2A5E          the seek table of Zstandard's seekable format
 
 The seek table's last entry is the index, with decompressed size 0.
@@ -9,6 +9,7 @@ The seek table's last entry is the index, with decompressed size 0.
 
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import Final
 
@@ -23,7 +24,7 @@ from turbod.eventlog.line import cursor_of
 # Measured by `scripts/bench small`; the table is in docs/benchmarks.md. Bigger frames are smaller
 # in all and take longer to read one of. A match of five bytes costs more than it saves in text that
 # is full of random identifiers: from six on, an object is 2 % smaller.
-FRAME_BYTES: Final = 16 * 1024 * 1024  # of lines; a frame ends with the line that fills it
+FRAME_BYTES: Final = 14 * 1024 * 1024  # of lines; a frame ends with the line that fills it
 LEVEL: Final = 9
 WINDOW_LOG: Final = 24
 MIN_MATCH: Final = 6
@@ -33,6 +34,8 @@ TAIL_BYTES: Final = 512 * 1024  # what is read first: holds index and seek table
 INDEX_MAGIC: Final = 0x184D2A5D
 SEEK_TABLE_MAGIC: Final = 0x184D2A5E
 SEEKABLE_MAGIC: Final = 0x8F92EAB1
+
+_CHECKSUM_BYTES: Final = len(',"index_sha256":""}') + 64
 
 _header = struct.Struct("<II")  # a skippable frame's: magic number, bytes behind
 _entry = struct.Struct("<II")  # of the seek table: compressed size, decompressed size
@@ -66,7 +69,8 @@ def compressor() -> zstandard.ZstdCompressor:
 
 def ending(index: Index) -> bytes:
     """Return what stands behind the frames: the index and the seek table."""
-    data = _encode(index)
+    text = _encode(index)[:-1]
+    data = text + _checksum(text)
     skippable = _header.pack(INDEX_MAGIC, len(data)) + data
     sizes = [(frame.size, frame.raw_bytes) for frame in index.frames]
     return skippable + seek_table([*sizes, (len(skippable), 0)])
@@ -108,7 +112,10 @@ def read_index(data: bytes, name: Name) -> Index:
         len(data) - _header.size,
     ):
         raise Damaged("no index where the seek table says it is")
-    text = memoryview(data)[_header.size :]
+    text = data[_header.size :]
+    body = text[:-_CHECKSUM_BYTES]
+    if text[-_CHECKSUM_BYTES:] != _checksum(body):
+        raise Damaged("the index has another SHA-256 than the one at its end")
     try:
         written = _decode_format(text).format
         if written > FORMAT:
@@ -152,6 +159,11 @@ def count_lines(lines: bytes) -> int:
     while position := find(b"\n", position) + 1:
         count += 1
     return count
+
+
+def _checksum(text: bytes) -> bytes:
+    """Return the end of the index's JSON, behind `text`: the SHA-256 of all bytes before it."""
+    return b',"index_sha256":"%b"}' % sha256(text).hexdigest().encode()
 
 
 def _decompressed(data: bytes, frame: Frame) -> bytes:

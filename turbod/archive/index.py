@@ -44,7 +44,8 @@ class Frame(msgspec.Struct, frozen=True):
 class Index(msgspec.Struct, frozen=True):
     """What an object says of itself.
 
-    A later version may add keys; readers pass over those that they do not know.
+    A later version may add keys; readers pass over those that they do not know. In the object one
+    more key stands at the end, the checksum of all before it (hour_object).
 
     Attributes:
         format: FORMAT; a reader refuses a higher one.

@@ -58,12 +58,11 @@ def _read(lines: bytes) -> tuple[list[int], Counter[str], set[str]]:
     collections: Counter[str] = Counter()
     dids: set[str] = set()
     for line in lines[:-1].split(b"\n"):
-        cursor = sound_cursor(line)
         try:
             head = head_of_line(line)
         except Malformed:
-            raise Damaged(f"the line behind {cursors[-1:]} is no record") from None
-        cursors.append(cursor)
+            raise Damaged(f"line {len(cursors) + 1} of a frame is no record") from None
+        cursors.append(sound_cursor(line))
         collections[collection_of(head)] += 1
         dids.update((head.did, *head.about))
     return cursors, collections, dids

@@ -1,6 +1,6 @@
 """Reading an object's index from a source, in one read or two."""
 
-from turbod.archive.hour_object import TAIL_BYTES, Damaged, index_span, read_index
+from turbod.archive.hour_object import TAIL_BYTES, check_seek_table, index_span, read_index
 from turbod.archive.index import Index
 from turbod.archive.names import Name
 from turbod.archive.store import Source
@@ -22,6 +22,5 @@ async def load_index(source: Source, key: str, size: int, name: Name) -> Index:
     else:
         data = tail[offset - begin : offset - begin + index_size]
     index = read_index(data, name)
-    if index.frames[-1].end != offset:
-        raise Damaged("the index does not account for every byte before it")
+    check_seek_table(index, tail)
     return index
