@@ -151,3 +151,8 @@ def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_boun
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
     assert text == config.documentation(), "run: scripts/document-settings"
+
+
+def test_whole_hours_are_not_public_where_some_records_are_not_to_be_passed_on() -> None:
+    with pytest.raises(ConfigError, match=r"archive\.public was true and exclude was set"):
+        config.load({"archive.public": "true", "exclude": "dids"}, {})

@@ -406,7 +406,13 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
             if given is not None:
                 values[row.key] = _convert(row, given, origin)
                 break
-    return msgspec.convert(_nest(values), Settings)
+    settings = msgspec.convert(_nest(values), Settings)
+    if settings.archive.public and settings.exclude:
+        raise ConfigError(
+            "archive.public was true and exclude was set: whole hours hold the records that are "
+            "not to be passed on; unset one of the two"
+        )
+    return settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
