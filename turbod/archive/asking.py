@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from turbod import config, cursor
+from turbod.archive.catalogue import Catalogue
+from turbod.archive.names import IDENTITY_KEY, parse_key
 from turbod.archive.parts import Asked
-from turbod.archive.store import Source, open_store
+from turbod.archive.store import Source, StoreFault, open_store
 from turbod.archive.walk import MAX_PARALLEL, PARALLEL
 from turbod.archive.web import WebSource
 from turbod.config import ConfigError
@@ -74,6 +76,20 @@ async def opened(options: argparse.Namespace) -> AsyncIterator[Source]:
             yield source
         return
     yield _open_store(options)
+
+
+async def listed(source: Source) -> Catalogue:
+    """Return which objects an archive has.
+
+    Raises:
+        StoreFault: it cannot be listed, or nothing there belongs to an archive.
+    """
+    found = [(parse_key(each.key), each) for each in await source.list()]
+    if not any(name or each.key == IDENTITY_KEY for name, each in found):
+        raise StoreFault(f"{source.url}: nothing of an archive is there")
+    catalogue = Catalogue()
+    catalogue.listed((name, each.size) for name, each in found if name is not None)
+    return catalogue
 
 
 def read_asked(options: argparse.Namespace, *, now_us: int) -> Asked:

@@ -72,7 +72,7 @@ async def run(options: argparse.Namespace) -> int:
         StoreFault: the archive could not be read.
         CannotWrite: the output could not be written.
     """
-    asked = asking.read_asked(options, now_us=time.time_ns() // 1000)
+    asked = asking.read_asked(options, now_us=_now_us())
     asked = _whole_hours(asked) if options.by_hour else asked
     chosen = asking.read_filter(options)
     open_writer = _writer(options)
@@ -80,15 +80,22 @@ async def run(options: argparse.Namespace) -> int:
         with _opened(options, open_writer) as output:
             fetch = _Fetch(output, asked, chosen)
             await fetch.run(source, parallel=options.parallel)
+        if not fetch.pieces:
+            await asking.listed(source)  # or say that there is no archive
     if options.output != _STANDARD:
         log.info("archive_fetched", records=fetch.records, gaps=fetch.gaps, output=options.output)
     return INCOMPLETE if fetch.gaps else 0
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 class _Fetch:
     """One walk, and where it goes.
 
     Attributes:
+        pieces: how many were taken.
         records: how many were written.
         gaps: how many were told.
     """
@@ -97,7 +104,7 @@ class _Fetch:
         self._output = output
         self._asked = asked
         self._filter = chosen
-        self.records = self.gaps = 0
+        self.pieces = self.records = self.gaps = 0
 
     async def run(self, source: Source, *, parallel: int) -> None:
         """Write all there is."""
@@ -122,6 +129,7 @@ class _Fetch:
     async def _take(self, piece: Piece) -> None:
         for gap in piece.gaps:
             log.warning("archive_gap", after=gap.after, before=gap.before, message=gap.message)
+        self.pieces += 1
         self.gaps += len(piece.gaps)
         self.records += piece.records
         # What lies behind was only looked at for what is missing before it.

@@ -10,10 +10,8 @@ import trio
 
 from turbod.archive import asking
 from turbod.archive.ahead import Ahead
-from turbod.archive.catalogue import Catalogue
 from turbod.archive.hour_object import Damaged
 from turbod.archive.hours_page import HourDetails, ListedHour
-from turbod.archive.names import parse_key
 from turbod.archive.parts import Asked, Stop, stops
 from turbod.archive.patience import again
 from turbod.archive.reading import load_index
@@ -65,9 +63,7 @@ class Row(msgspec.Struct, frozen=True):
 async def _list(
     source: Source, asked: Asked, *, show: Callable[[Row], None], parallel: int
 ) -> None:
-    catalogue = Catalogue()
-    listed = [(parse_key(each.key), each.size) for each in await source.list()]
-    catalogue.listed((name, size) for name, size in listed if name is not None)
+    catalogue = await asking.listed(source)
     way = [stop for stop in stops(catalogue, asked) if stop.name.first <= asked.until]
     async with trio.open_nursery() as nursery:
         rows = Ahead[Row](nursery, room=parallel)

@@ -178,6 +178,7 @@ def _last_line(descriptor: int, path: Path) -> tuple[int, int]:
         if cursor := sound_cursor(data[start : end - 1]):
             return begin + end, cursor
         end = start
-    if begin or not b'{"cursor":'.startswith(data[:10]):
+    is_torn_line = b"\n" not in data and b'{"cursor":'.startswith(data[:10])
+    if begin or not is_torn_line:
         raise CannotWrite(f"{path}: there already, and not of records; name another file")
     return 0, 0
