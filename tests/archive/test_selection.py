@@ -42,6 +42,7 @@ def frame(held: list[bytes], *, first: int = T0, last: int = T0 + 1) -> Frame:
     return Frame(
         offset=0,
         size=1,
+        sha256="",
         raw_bytes=1,
         records=len(heads),
         first=first,

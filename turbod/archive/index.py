@@ -19,6 +19,7 @@ class Frame(msgspec.Struct, frozen=True):
     Attributes:
         offset: where it begins in the object.
         size: how many bytes of the object it is.
+        sha256: of those, in hexadecimal.
         raw_bytes: its lines, each with its line break.
         first: the first record's cursor.
         last: the last record's cursor.
@@ -28,6 +29,7 @@ class Frame(msgspec.Struct, frozen=True):
 
     offset: int
     size: int
+    sha256: str
     raw_bytes: int
     records: int
     first: int
@@ -53,7 +55,7 @@ class Index(msgspec.Struct, frozen=True):
         hour: `2026-11-20T08`, UTC.
         previous: the cursor before the first, 0 where there never was one: a hole shows by it.
         raw_bytes: all lines, each with its line break.
-        sha256: of those, in hexadecimal.
+        sha256: of all lines, in hexadecimal.
         collections: how many records of each; `#identity` and `#account` for such events.
         frames: in order; together they are all lines.
         gaps: those that stand before records in here, in order; the first may begin in an earlier

@@ -55,6 +55,7 @@ class ObjectWriter:
             Frame(
                 offset=self.frames[-1].end if self.frames else 0,
                 size=len(data),
+                sha256=sha256(data).hexdigest(),
                 raw_bytes=frame.raw_bytes,
                 records=frame.records,
                 first=frame.first,

@@ -153,26 +153,26 @@ class _Gaps:
         self._waiting = sorted(hour.gaps, key=lambda gap: -gap.before)
         self._found: list[Gap] = []
         self._lines = self._bytes = 0
-        self._is_damaged = False
+        self._damage = ""
 
     def left_out(self, line: bytes) -> None:
         """Note a line that is not sound."""
         self._lines += 1
         self._bytes += len(line)
-        self._is_damaged = True
+        self._damage = f"{records_name(self._hour.hour)} was damaged"
 
     def passed(self, cursor: int) -> None:
         """Note a sound line, or the hour's end."""
-        messages = [f"{records_name(self._hour.hour)} was damaged"] if self._is_damaged else []
-        after = self._after
+        found = [Gap(self._after, cursor, self._damage)] if self._damage else []
         while self._waiting and self._waiting[-1].before <= cursor:
-            gap = self._waiting.pop()
-            after = min(after, gap.after)
-            messages.append(gap.message)
-        if messages:
-            self._found.append(Gap(after, cursor, "; ".join(messages)[:MAX_GAP_MESSAGE]))
+            found.append(self._waiting.pop())
+        if len(found) == 1 and found[0].before == cursor:
+            self._found += found
+        elif found:
+            message = "; ".join(gap.message for gap in found)[:MAX_GAP_MESSAGE]
+            self._found.append(Gap(min(gap.after for gap in found), cursor, message))
         self._after = self.last = cursor
-        self._is_damaged = False
+        self._damage = ""
 
     def finish(self) -> list[Gap]:
         """Return all; one behind the last line ends with the hour."""
