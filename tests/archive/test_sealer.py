@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,21 @@ async def test_a_full_disk_is_waited_out_and_told_once_while_the_log_goes_on(
             assert running.sealer.statistics().fault is None
             assert (await from_disk(running.log, T0 + 2))[0] == plain_scan(tmp_path)
     assert events(logs) == ["hour_not_sealed", "sealing_again", "hour_sealed"]
+
+
+async def test_an_object_that_has_no_room_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take what room the log has, and live delivery would wait."""
+    usage = shutil.disk_usage(tmp_path)
+    async with sealing_hours(tmp_path) as running:
+        await append(running.log, range(50), padding=1000)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=10_000))
+            await append(running.log, range(1), time_us=T0 + HOUR)
+            await until_fault(running.sealer)
+            assert "10000 bytes are free" in str(running.sealer.statistics().fault)
+        await running.sealed(1)
 
 
 async def test_what_does_not_read_back_never_takes_the_place_of_the_plain_file(

@@ -1,5 +1,6 @@
 """Brings every finished hour of the log into an object, in a thread, and lets the log forget it."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from turbod.eventlog.hour_file import hour_of
 from turbod.eventlog.log import EventLog, PlainHour
 from turbod.eventlog.opening import plain_hours
 
+# An object takes some seventh of its hour. Where a quarter is not free it is not begun, since it
+# would take, for a moment, what room the live log has left.
+OBJECT_SHARE: Final = 4
 QUIET_SECONDS: Final = 60.0  # how long an hour is over before silence is taken for its end
 CHECK_SECONDS: Final = 20.0
 FIRST_RETRY_SECONDS: Final = 1.0
@@ -144,16 +148,15 @@ async def seal_leftovers(
     """
     sealed: list[Name] = []
     attempts = _Attempts()
-    end, previous = catalogue.end, 0
+    end = catalogue.end
     for hour in await trio.to_thread.run_sync(plain_hours, local.live_folder):
         if hour.hour >= end:
             break
         before = catalogue.before(hour.first)
-        previous = max(previous, before.name.last if before else 0)
         name, size = await attempts.make(
             hour,
             folder=local.sealed_folder,
-            previous=previous,
+            previous=before.name.last if before else 0,
             instance=instance,
             upstreams=upstreams,
         )
@@ -161,7 +164,6 @@ async def seal_leftovers(
             local.add(name, size)
             sealed.append(name)
         await trio.to_thread.run_sync(delete_plain, hour)
-        previous = hour.last
         log.warning("hour_left_behind", file=hour.path.name, object=name.key if name else None)
     return sealed
 
@@ -226,6 +228,9 @@ def _make(
     if not hour.path.exists():
         log.error("hour_missing", file=hour.path.name, todo="restore it from a copy")
         return None, 0
+    free = shutil.disk_usage(folder).free
+    if free < hour.size // OBJECT_SHARE:
+        raise DiskFull(f"disk full: {free} bytes are free, an hour of {hour.size} is to be sealed")
     name = make()
     if name is None:
         kept = hour.path.with_name(hour.path.name + UNREADABLE)
