@@ -1,5 +1,7 @@
 """One machine with an archiver, for tests: its data folder, its hours, a store of any kind."""
 
+import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,9 +45,15 @@ class Machine:
         self.log_max_bytes = log_max_bytes
         (data / "live").mkdir(parents=True, exist_ok=True)
 
-    def seal(self, hour: int, *, lines: list[bytes] | None = None, padding: int = 0) -> Name:
-        """Put the object of the hour of this number after T0 into `sealed`."""
-        lines = plain_lines(hour, 20, padding=padding) if lines is None else lines
+    def seal(self, hour: int, *, lines: list[bytes] | None = None, noise: int = 0) -> Name:
+        """Put the object of the hour of this number after T0 into `sealed`.
+
+        `noise` bytes a line make it bigger, since they cannot be compressed.
+        """
+        lines = plain_lines(hour, 20) if lines is None else lines
+        lines = (
+            [each[:-1] + b',"noise":"%b"}' % _noise(noise) for each in lines] if noise else lines
+        )
         return seal_lines(self.data / "sealed", lines, previous=0)
 
     @property
@@ -79,9 +87,9 @@ class Machine:
             yield archiver
             nursery.cancel_scope.cancel()
 
-    def sealed(self, archiver: Archiver, hour: int, *, padding: int = 0) -> Name:
+    def sealed(self, archiver: Archiver, hour: int, *, noise: int = 0) -> Name:
         """Seal an hour while it runs, as the sealer does."""
-        name = self.seal(hour, padding=padding)
+        name = self.seal(hour, noise=noise)
         self.local.add(name, (self.data / "sealed" / name.file).stat().st_size)
         archiver.wake()
         return name
@@ -164,6 +172,10 @@ def put_into(archive: Path, lines: Sequence[bytes]) -> Path:
     (archive / "making" / name.file).rename(path)
     (archive / "making").rmdir()
     return path
+
+
+def _noise(size: int) -> bytes:
+    return b64encode(random.randbytes(size))[:size]
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:

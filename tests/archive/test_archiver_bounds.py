@@ -90,9 +90,8 @@ async def test_an_hour_bigger_than_the_archive_may_be_costs_no_other(
     machine.seal(1)
     async with machine.running() as archiver:
         await until(lambda: archiver.statistics().uploaded)
-        machine.sealed(archiver, 2, padding=20_000)
-        if (machine.data / "sealed" / machine.files("sealed")[0]).stat().st_size > 2 * size:
-            await is_full(archiver)
+        machine.sealed(archiver, 2, noise=size)
+        await is_full(archiver)
         assert len(stored(tmp_path / "archive")) == 1
 
 

@@ -198,7 +198,7 @@ async def test_a_second_writer_with_the_same_id_is_noticed_and_nothing_is_lost(
         await until(lambda: one.statistics().uploaded == 1)
         async with second.running() as other:
             assert other.instance == one.instance
-            theirs = second.sealed(other, 2, padding=9)
+            theirs = second.sealed(other, 2, noise=9)
             await until(lambda: other.statistics().uploaded == 1)
             ours = first.sealed(one, 2)
             fault = await refused(one)
