@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.archive.sealed import HOUR, T0
 from turbod import cli
+from turbod.archive import asking
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,10 +24,13 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 class Commands:
-    """Runs the command in this process."""
+    """Runs the command in this process, at noon or so of the day that the samples are of."""
 
-    def __init__(self, capfd: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capfd
+    def __init__(
+        self, capture: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._capture = capture
+        monkeypatch.setattr(asking, "_now_us", lambda: T0 + 4 * HOUR)
 
     def __call__(self, *arguments: object) -> Ran:
         """Run `turbod archive` with these arguments."""

@@ -24,7 +24,6 @@ from tests.archive.sealed import (
     hour_of_lines,
     make_archive,
 )
-from turbod import cli
 from turbod.archive import getting
 from turbod.archive.names import Name
 from turbod.eventlog.chunk import Gap
@@ -35,8 +34,7 @@ from turbod.record import head_of_line
 @pytest.fixture
 def turbod(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Commands:
     """The command, in this process."""
-    monkeypatch.setattr(cli, "_collect_garbage_seldom", lambda: None)
-    return Commands(capfdbinary)
+    return Commands(capfdbinary, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +119,8 @@ def test_ranges_that_meet_have_each_record_once(
 
 
 def test_a_time_before_now_may_stand_behind_a_space(
-    turbod: Commands, archive: tuple[Path, list[bytes]], monkeypatch: pytest.MonkeyPatch
+    turbod: Commands, archive: tuple[Path, list[bytes]]
 ) -> None:
-    monkeypatch.setattr(getting, "_now_us", lambda: T0 + 4 * HOUR)
     ran = turbod("get", archive[0], "--from", "-2h", "--until", "-30m")
     assert ran.output == b"".join(
         line for line in archive[1] if T0 + 2 * HOUR < cursor(line) <= T0 + 3.5 * HOUR

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,7 +93,7 @@ async def listed(source: Source) -> Catalogue:
     return catalogue
 
 
-def read_asked(options: argparse.Namespace, *, now_us: int) -> Asked:
+def read_asked(options: argparse.Namespace) -> Asked:
     """Return the range that was asked for.
 
     A time means what is at or after it, as where to begin and as where to end: so ranges that
@@ -101,10 +102,10 @@ def read_asked(options: argparse.Namespace, *, now_us: int) -> Asked:
     Raises:
         ConfigError: it makes no sense.
     """
-    after = _position("--from", options.begin, now_us)
+    after = _position("--from", options.begin)
     if options.until is None:
         return Asked(after)
-    until = _position("--until", options.until, now_us)
+    until = _position("--until", options.until)
     if until <= after:
         raise ConfigError(f"--until {options.until}: not after --from {options.begin}")
     return Asked(after, until)
@@ -156,7 +157,12 @@ def _parallel(text: str) -> int:
     return int(text)
 
 
-def _position(name: str, text: str, now_us: int) -> int:
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _position(name: str, text: str) -> int:
+    now_us = _now_us()
     try:
         position = cursor.parse(text, now_us=now_us)
     except cursor.BadCursor:

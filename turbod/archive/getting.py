@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -72,7 +71,7 @@ async def run(options: argparse.Namespace) -> int:
         StoreFault: the archive could not be read.
         CannotWrite: the output could not be written.
     """
-    asked = asking.read_asked(options, now_us=_now_us())
+    asked = asking.read_asked(options)
     asked = _whole_hours(asked) if options.by_hour else asked
     chosen = asking.read_filter(options)
     open_writer = _writer(options)
@@ -85,10 +84,6 @@ async def run(options: argparse.Namespace) -> int:
     if options.output != _STANDARD:
         log.info("archive_fetched", records=fetch.records, gaps=fetch.gaps, output=options.output)
     return INCOMPLETE if fetch.gaps else 0
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 class _Fetch:

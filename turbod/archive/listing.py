@@ -1,7 +1,6 @@
 """`turbod archive ls`: what an archive holds, hour by hour."""
 
 import argparse
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -42,7 +41,7 @@ async def run(options: argparse.Namespace) -> int:
         ConfigError: what was asked for makes no sense.
         StoreFault: the archive could not be read.
     """
-    asked = asking.read_asked(options, now_us=time.time_ns() // 1000)
+    asked = asking.read_asked(options)
     async with asking.opened(options) as source:
         if options.json:
             await _list(source, asked, show=_print_json, parallel=options.parallel)

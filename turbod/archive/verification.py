@@ -1,7 +1,6 @@
 """`turbod archive verify`: reads everything, and names what is not as it should be."""
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -51,7 +50,7 @@ async def run(options: argparse.Namespace) -> int:
         ConfigError: what was asked for makes no sense.
         StoreFault: the archive could not be read.
     """
-    asked = asking.read_asked(options, now_us=time.time_ns() // 1000)
+    asked = asking.read_asked(options)
     async with asking.opened(options) as source:
         with Bar("verifying") as bar:
             verification = Verification(source, asked, found=_say, report=bar.show)
