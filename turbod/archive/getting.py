@@ -46,6 +46,10 @@ Records from an archive, one JSON object a line, in order of cursor.
 says: so the same command, given again after an interruption, completes it. --by-hour takes the
 whole hours that --from and --until touch, and passes over those that are there already.
 
+Parquet has the columns cursor and time_us (int64), at_uri and did (string), message and
+hydrated_metadata (string: JSON, byte for byte as in the record); none is ever null. It needs
+pyarrow: pip install turbod[parquet].
+
 Exit code: 0 done, 1 the archive or the output failed, 2 a wrong option, 3 done, but events are
 missing from the archive (each gap is told on standard error by the run that meets it),
 130 interrupted."""

@@ -11,7 +11,7 @@ import trio
 from turbod.archive import asking, identity
 from turbod.archive.ahead import Ahead
 from turbod.archive.catalogue import Catalogue, Held
-from turbod.archive.hour_object import TAIL_BYTES, Damaged, check_seek_table, read_frame
+from turbod.archive.hour_object import Damaged, read_frame
 from turbod.archive.identity import Unreadable
 from turbod.archive.index import Frame, Index
 from turbod.archive.inspection import Inspection
@@ -177,12 +177,9 @@ class Verification:
         return _Read(stop, index)
 
     async def _inspect(self, held: Held, index: Index) -> None:
-        key, size = held.name.key, min(held.size, TAIL_BYTES)
-        tail = await again(partial(self._source.read, key, offset=held.size - size, size=size))
-        check_seek_table(index, tail)
         inspection = Inspection(index)
         for frame in index.frames:
-            lines = await again(partial(self._lines, key, frame))
+            lines = await again(partial(self._lines, held.name.key, frame))
             await trio.to_thread.run_sync(inspection.add, frame, lines)
             self._count(frame)
         inspection.finish()
