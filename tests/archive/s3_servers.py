@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,15 +63,7 @@ class S3Server(msgspec.Struct, frozen=True):
 
     def client(self) -> "S3Client":
         """Return a client that is not turbod's, to look behind its back."""
-        config = Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
-        client: S3Client = session.client("s3", endpoint_url=self.endpoint, config=config)
-        return client
+        return _client(self.endpoint)
 
     def bucket(self) -> str:
         """Make a bucket that no other test uses; return its name."""
@@ -81,6 +74,19 @@ class S3Server(msgspec.Struct, frozen=True):
     def store(self, bucket: str, prefix: str = "archive") -> S3Store:
         """Return turbod's own way there."""
         return S3Store(bucket, prefix, self.settings)
+
+
+@cache
+def _client(endpoint: str) -> "S3Client":
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+    client: S3Client = session.client("s3", endpoint_url=endpoint, config=config)
+    return client
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Request(msgspec.Struct, frozen=True):
         return int(self.headers.get("content-length", 0))
 
 
+TLS_HELLO: Final = b"\x16"
 HANG: Final = None  # what to answer so as never to answer
 Script = Callable[[Request], bytes | None]
 
@@ -73,9 +74,15 @@ async def scripted_s3(script: Script) -> AsyncIterator[ScriptedS3]:
 
 @asynccontextmanager
 async def slow_way(
-    port: int, *, bytes_per_second: float = inf, stuck_after_bytes: float = inf
+    port: int, *, there: float = inf, back: float = inf, stuck_after_bytes: float = inf
 ) -> AsyncIterator[str]:
-    """Pass on what is sent to a server at most so fast, and of each connection so much.
+    """Pass on what is sent to a server, and what it answers, at most so fast.
+
+    Args:
+        port: of the server.
+        there: bytes a second to the server.
+        back: bytes a second from it.
+        stuck_after_bytes: of each connection no more than this goes there.
 
     Yields:
         the endpoint to use in place of the server's own.
@@ -85,8 +92,8 @@ async def slow_way(
     async def serve(near: trio.SocketStream) -> None:
         far = await trio.open_tcp_stream("127.0.0.1", port)
         async with near, far, trio.open_nursery() as nursery:
-            nursery.start_soon(_pass_on, near, far, bytes_per_second, stuck_after_bytes)
-            await _pass_on(far, near, inf, inf)
+            nursery.start_soon(_pass_on, near, far, there, stuck_after_bytes)
+            await _pass_on(far, near, back, inf)
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
@@ -124,6 +131,8 @@ async def _request(stream: trio.SocketStream) -> Request:
     data = b""
     while b"\r\n\r\n" not in data:
         data += await _some(stream)
+        if data.startswith(TLS_HELLO):
+            return Request("", "", {})
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     pairs = (line.partition(":")[::2] for line in lines)

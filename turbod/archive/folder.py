@@ -190,7 +190,7 @@ class FolderStore:
                     below = f"{key}{entry.name}/"
                     if _is_partition(below) and (below > after or after.startswith(below)):
                         folders.append((below, Path(entry.path)))
-                elif (name := key + _readable(entry.name)) > after:
+                elif entry.is_file() and (name := key + _readable(entry.name)) > after:
                     yield name, entry
 
 

@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 import trio
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 from botocore.session import get_session
@@ -82,6 +85,7 @@ class Asker:
             endpoint_url=self._settings.endpoint or None,
             config=self._config(),
         )
+        client.meta.events.register("before-call.s3.HeadBucket", _answer_nothing)
         return client
 
     def _config(self) -> Config:
@@ -99,6 +103,18 @@ class Asker:
             max_pool_connections=CALLS_AT_ONCE,
             tcp_keepalive=True,
         )
+
+
+def _answer_nothing(**_: object) -> Any:
+    """Answer a question that we never ask.
+
+    boto3 asks it by itself to learn a bucket's region when it is sent elsewhere, and where that is
+    answered in the same way, asks again, until the stack is full.
+    """
+    return AWSResponse("", HTTPStatus.NOT_FOUND, HTTPHeaders(), None), {
+        "Error": {},
+        "ResponseMetadata": {"HTTPHeaders": {}},
+    }
 
 
 def is_aws(client: "S3Client") -> bool:

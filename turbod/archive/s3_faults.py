@@ -25,7 +25,7 @@ _BUSY: Final = frozenset(
 )
 _ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"}
-    | {"IllegalLocationConstraintException", "301", "307"}
+    | {"IllegalLocationConstraintException", "301", "302", "307", "308"}
 )
 _DAMAGED: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
@@ -123,7 +123,11 @@ def _region(error: boto.ClientError) -> str:
     expected = _EXPECTED_REGION.search(str(said.get("Message", "")))
     named = (headers.get("x-amz-bucket-region"), said.get("Region"), expected and expected[1])
     region = next((str(name) for name in named if name and _REGION.fullmatch(str(name))), None)
-    return f"in {region}: set --s3-region" if region else "elsewhere: correct --s3-region"
+    return (
+        f"in {region}: set --s3-region"
+        if region
+        else "elsewhere: correct --s3-endpoint or --s3-region"
+    )
 
 
 def _why_not_asked(error: Exception) -> str:
