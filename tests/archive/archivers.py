@@ -26,6 +26,7 @@ def retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is tried again be tried again at once."""
     monkeypatch.setattr(archiver_module, "FIRST_RETRY_SECONDS", 0.02)
     monkeypatch.setattr(archiver_module, "LONGEST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(archiver_module, "RELIST_SECONDS", 0.01)
 
 
 class Machine:

@@ -6,11 +6,19 @@ import pytest
 import structlog.testing
 import trio
 
-from tests.archive.archivers import MoodyStore, folder_machine, put_into, retry_quickly, until
+from tests.archive.archivers import (
+    Machine,
+    MoodyStore,
+    folder_machine,
+    put_into,
+    retry_quickly,
+    until,
+)
 from tests.archive.samples_archive import plain_lines
 from turbod.archive import archiver as archiver_module
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.inventory import Inventory
+from turbod.archive.local import Local
 from turbod.archive.names import Name, parse_key
 from turbod.archive.store import Listed, StoreFault
 from turbod.cursor import HOUR_US
@@ -154,6 +162,35 @@ async def test_a_listing_each_hour_finds_what_became_of_the_store(
         (tmp_path / "archive" / stored.key).unlink()
         await until(lambda: archiver.statistics().stored_hours == 0)
         assert [held.is_stored for held in machine.catalogue] == [False]
+
+
+async def test_readers_list_the_store_again_no_more_often_than_each_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert autojump_clock.rate == 0
+    monkeypatch.setattr(archiver_module, "RELIST_SECONDS", 10.0)
+    store = SlowStore(tmp_path / "archive")
+    store.may_answer.set()
+    machine = Machine(tmp_path / "data", store)
+    archiver = archiver_module.Archiver(
+        store,
+        Local(machine.data, Catalogue()),
+        Catalogue(),
+        machine.settings,
+        data=machine.data,
+        log_max_bytes=1,
+    )
+    began = trio.current_time()
+
+    async def read() -> None:
+        for _ in range(5):
+            await archiver.relist()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(read)
+    assert trio.current_time() - began == pytest.approx(40, abs=1)
+    assert store.listings <= 10
 
 
 async def test_two_objects_of_one_hour_are_counted(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from turbod.archive.store import open_store
 from turbod.config import ArchiveSettings, S3Settings
 
 
-async def main(data: Path, location: str, *endpoints: str) -> None:
+async def main(data: Path, /, *places: str) -> None:
     """Upload everything."""
     archiver.FIRST_RETRY_SECONDS = archiver.LONGEST_RETRY_SECONDS = 0.05  # type: ignore[misc]
+    location, *endpoints = places
     settings = ArchiveSettings(location=location)
     store = open_store(settings, S3Settings(endpoint="".join(endpoints)), data)
     machine = Machine(data, store, settings=settings)

@@ -1,5 +1,6 @@
 """Brings every sealed hour into the store, for ever: oldest first, read back before it counts."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from turbod.config import ArchiveSettings
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LIST_SECONDS: Final = 3600.0  # between two listings while all is well
+RELIST_SECONDS: Final = 10.0  # at least, between two that readers ask for
 DISK_SECONDS: Final = 60.0  # between two looks at the disks
 
 log = structlog.get_logger()
@@ -108,6 +110,7 @@ class Archiver:
         self._clashes: dict[Name, _Clash] = {}
         self._condition = Condition()
         self._survey_at = 0.0
+        self._listed_at = -math.inf
         self._is_retrying = False
         self._woken = trio.Event()
         self._look_at_disks = trio.Event()
@@ -154,11 +157,14 @@ class Archiver:
     async def relist(self) -> None:
         """List the store anew, as one must whom it had no object for that it once listed.
 
+        Waits where that was done a moment ago, so that a store that lists what it does not have
+        is not asked without end.
+
         Raises:
             StoreFault: it could not be listed.
         """
-        await self._inventory.refresh()
-        await self._settle_clashes()
+        await trio.sleep_until(self._listed_at + RELIST_SECONDS)
+        await self._list()
 
     async def finish(self, seconds: float) -> None:
         """Wait until all that can be uploaded is, or until it fails, or for so long."""
@@ -204,14 +210,19 @@ class Archiver:
     async def _survey(self) -> None:
         """Learn what is in the archive and whose it is."""
         try:
-            await self.relist()
+            await self._list()
         except StoreFault:
             if self._catalogue.is_listed:
                 raise
             await self._store.check()  # makes a folder where there is none
-            await self.relist()
+            await self._list()
         await self._check_standing()
         self._survey_at = trio.current_time() + LIST_SECONDS
+
+    async def _list(self) -> None:
+        await self._inventory.refresh()
+        self._listed_at = trio.current_time()
+        await self._settle_clashes()
 
     async def _next(self) -> None:
         """Do the next thing there is to do, or wait for it."""
@@ -257,6 +268,7 @@ class Archiver:
             await self._local.verified(held.name)
             self._uploaded += 1
             self._uploaded_bytes += held.size
+            log.info("hour_archived", key=held.name.key, bytes=held.size)
         else:
             log.info("archive_hour_not_needed", file=held.name.file, reason="the store has it all")
             await self._local.drop(held.name)
@@ -330,7 +342,7 @@ class Archiver:
                 await self._local.drop(name)
             elif clash.there == {each for each in there if each[0].hour == name.hour}:
                 continue
-            del self._clashes[name]
+            self._clashes.pop(name, None)
 
     async def _wait_out(self, state: State, fault: str) -> None:
         seconds = self._backoff.next_seconds()

@@ -98,7 +98,7 @@ class Uploader:
         """Tell whether what is stored is no object: then it is not another's."""
         path = await self._fetch(Listed(name.key, size))
         try:
-            await trio.to_thread.run_sync(check, path, name)
+            await trio.to_thread.run_sync(check, path, name, abandon_on_cancel=True)
         except Damaged:
             return True
         finally:
@@ -111,7 +111,9 @@ class Uploader:
         for listed in others:
             path = await self._fetch(listed)
             try:
-                if await trio.to_thread.run_sync(_has_all, path, listed, held):
+                if await trio.to_thread.run_sync(
+                    _has_all, path, listed, held, abandon_on_cancel=True
+                ):
                     return False
             except Damaged as error:
                 reason = f"one of them is damaged ({error})"
