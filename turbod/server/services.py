@@ -10,8 +10,11 @@ from turbod.server.packing import Packer
 from turbod.server.places import Places
 from turbod.server.source import Log
 
-HISTORY_READERS: Final = 32  # of the log's own files; each holds about 1 MiB of chunks
-BIG_MESSAGES: Final = 32  # of a whole chunk each, 16 MiB together; then there are small pieces only
+# What all readers of history hold: about 1 MiB of chunks for each that has a place (HISTORY_READERS
+# and server.max_history_readers: 40 MiB), BIG_MESSAGES whole chunks on their way to quick clients
+# (16 MiB), and packing.PIECE_BYTES for each of the others, who took too long and gave way.
+HISTORY_READERS: Final = 32  # of the log's own files
+BIG_MESSAGES: Final = 32
 
 
 class Traffic:
