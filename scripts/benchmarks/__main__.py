@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import calls, catching_up, fan_out, latency, memory, stages, throughput
+from benchmarks import calls, catching_up, fan_out, latency, memory, small, stages, throughput
 from benchmarks.figures import Figure, load_average, say
 from benchmarks.options import Options
 
@@ -20,6 +20,7 @@ ALL: Final[dict[str, Callable[[Options], Iterator[Figure]]]] = {
     "latency": latency.measure,
     "fan_out": fan_out.measure,
     "memory": memory.measure,
+    "small": small.measure,
 }
 
 

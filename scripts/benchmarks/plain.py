@@ -17,7 +17,7 @@ import websockets
 
 EVENTS_A_COMMIT: Final = 10
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-_TABLE: Final = """
+TABLE: Final = """
     CREATE TABLE records (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         at_uri TEXT CHECK (length(at_uri) <= 300),
@@ -30,7 +30,7 @@ _TABLE: Final = """
     CREATE INDEX by_did ON records (did);
     CREATE INDEX by_time_us ON records (time_us);
 """
-_INSERT: Final = (
+INSERT: Final = (
     "INSERT INTO records (at_uri, did, time_us, message, message_metadata) VALUES (?, ?, ?, ?, ?)"
 )
 _Row = tuple[str, str, int, str, str]
@@ -42,7 +42,7 @@ class Plain:
     def __init__(self, path: str, *, synchronous: str, views: str) -> None:
         self._views = json.loads(Path(views).read_bytes())
         self._database = sqlite3.connect(path)
-        self._database.executescript(_TABLE)
+        self._database.executescript(TABLE)
         self._database.execute(f"PRAGMA synchronous = {synchronous}")
         self._rows: list[_Row] = []
 
@@ -54,7 +54,7 @@ class Plain:
 
     def store(self) -> None:
         """Write what waits, in one transaction."""
-        self._database.executemany(_INSERT, self._rows)
+        self._database.executemany(INSERT, self._rows)
         self._database.commit()
         self._rows.clear()
 

@@ -25,7 +25,7 @@ from turbod.eventlog.line import cursor_of
 # in all and take longer to read one of. A match of five bytes costs more than it saves in text that
 # is full of random identifiers: from six on, an object is 2 % smaller.
 FRAME_BYTES: Final = 14 * 1024 * 1024  # of lines; a frame ends with the line that fills it
-LEVEL: Final = 9
+LEVEL: Final = 10
 WINDOW_LOG: Final = 24
 MIN_MATCH: Final = 6
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
