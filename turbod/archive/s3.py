@@ -2,9 +2,9 @@
 
 import hashlib
 import io
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from base64 import b64decode
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypedDict
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ import trio
 from botocore.exceptions import ClientError
 
 from turbod.archive.blocking import Call
+from turbod.archive.s3_body import BLOCK_BYTES, Upload, options_of, telling_unreadable
 from turbod.archive.s3_client import ANSWER_SECONDS, CONNECT_SECONDS, Asker, is_aws
 from turbod.archive.s3_faults import Task, code_of
 from turbod.archive.store import MAX_LISTED, AlreadyThere, Listed, NotThere, StoreFault
@@ -28,10 +29,8 @@ log = structlog.get_logger()
 # A thread that parses keeps the event loop waiting: 36 us an object, so 7 ms a page.
 LISTED_A_PAGE: Final = 200
 MAX_PAGES: Final = 2 * MAX_LISTED // LISTED_A_PAGE
-BLOCK_BYTES: Final = 1024 * 1024
 PROBE_KEY: Final = "turbod-probe"
 _PROBE: Final = b"turbod tries here what the server does with conditional writes\n"
-_TYPES: Final = {".zst": "application/zstd", ".json": "application/json"}
 
 
 class S3Store:
@@ -109,9 +108,9 @@ class S3Store:
     async def put(self, key: str, path: Path) -> None:
         """Store a file under a new key, in one request: the object is whole or absent."""
         task = self._task("write", key)
-        with _telling_unreadable(task):
+        with telling_unreadable(task):
             size = (await trio.Path(path).stat()).st_size
-        await self._put(task, lambda call: _Upload(path, call), size)
+        await self._put(task, lambda call: Upload(path, call), size)
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Store a few bytes under a new key."""
@@ -190,12 +189,12 @@ class S3Store:
 
     async def _write(self, task: Task, body: Callable[[Call], BinaryIO], size: int) -> None:
         def work(call: Call, client: "S3Client") -> None:
-            with _telling_unreadable(task):
+            with telling_unreadable(task):
                 file = body(call)
             with file:
-                with _telling_unreadable(task):
-                    options = self._options(task.key, file, is_aws=is_aws(client))
-                self._send(client, options)
+                with telling_unreadable(task):
+                    options = options_of(file, task.key, self._settings, is_aws=is_aws(client))
+                self._send(client, {**self._at(task.key), **options})
 
         await self._asker.ask(task, work, size=size)
 
@@ -223,27 +222,6 @@ class S3Store:
             return _Seen(answer["ContentLength"], _digest(answer.get("ChecksumSHA256", "")))
 
         return await self._asker.ask(self._task("read", key), work)
-
-    def _options(self, key: str, body: BinaryIO, *, is_aws: bool) -> dict[str, Any]:
-        """Return what goes with a write; all of the body is read for its checksums."""
-        settings = self._settings
-        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-        while block := body.read(BLOCK_BYTES):
-            md5.update(block)
-            if is_aws:
-                sha256.update(block)
-        options = {
-            "Body": body,
-            "ContentLength": body.tell(),
-            "ContentMD5": b64encode(md5.digest()).decode(),
-            "ChecksumSHA256": b64encode(sha256.digest()).decode() if is_aws else "",
-            "ContentType": _TYPES.get(Path(key).suffix, ""),
-            "ServerSideEncryption": settings.encryption,
-            "SSEKMSKeyId": settings.kms_key,
-            "StorageClass": settings.storage_class,
-        }
-        body.seek(0)
-        return {**self._at(key), **{name: value for name, value in options.items() if value != ""}}
 
     def _at(self, key: str) -> "_Place":
         return {"Bucket": self._bucket, "Key": self._prefix + key}
@@ -274,26 +252,6 @@ class _Seen(msgspec.Struct, frozen=True):
 
     size: int
     sha256: bytes | None
-
-
-class _Upload(io.FileIO):
-    """A file on its way; its reading ends promptly once nobody waits for the call."""
-
-    def __init__(self, path: Path, call: Call) -> None:
-        super().__init__(path)
-        self._call = call
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._call.go_on()
-        return super().read(-1 if size is None else size)
-
-
-@contextmanager
-def _telling_unreadable(task: Task) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreFault(task.because(f"{error.filename}: {error.strerror}")) from error
 
 
 def _is_object(listed: Listed) -> bool:
