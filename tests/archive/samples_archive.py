@@ -56,7 +56,13 @@ def _payload(kind: str, did: str, operation: str, about: str, padding: int) -> d
         return {"kind": kind, kind: {"did": did, "seq": 1, "time": "2026-11-20T10:00:00Z"}}
     if kind == "account":
         return {"kind": kind, kind: {"did": did, "active": True, "time": "2026-11-20T10:00:00Z"}}
-    commit = {"rev": "3l", "operation": operation, "collection": kind, "rkey": "3k", "cid": "b"}
+    commit: dict[str, Any] = {
+        "rev": "3l",
+        "operation": operation,
+        "collection": kind,
+        "rkey": "3k",
+        "cid": "b",
+    }
     if operation != "delete":
         commit["record"] = _record(kind, about) | {"padding": "x" * padding}
     return {"kind": "commit", "commit": commit}
@@ -64,11 +70,12 @@ def _payload(kind: str, did: str, operation: str, about: str, padding: int) -> d
 
 def _record(kind: str, about: str) -> dict[str, Any]:
     post = {"uri": f"at://{about}/{POST}/3x", "cid": "b"}
-    return {
+    records: dict[str, dict[str, Any]] = {
         POST: {"text": "é\n", "reply": {"parent": post, "root": post}},
         LIKE: {"subject": post},
         FOLLOW: {"subject": about},
-    }.get(kind, {})
+    }
+    return records.get(kind, {})
 
 
 def plain_lines(hour: int, count: int, *, padding: int = 0) -> list[bytes]:
@@ -100,13 +107,14 @@ def seal_lines(
     previous: int,
     gaps: Sequence[Gap] = (),
     frame_bytes: int = 4096,
+    torn: bytes = b"",
 ) -> Name:
-    """Seal lines of one hour into `folder`; return the object's name."""
+    """Seal lines of one hour, and what is none behind them, into `folder`; return the name."""
     first, last = cursor_of(lines[0]), cursor_of(lines[-1])
     hour = first - first % HOUR
     folder.mkdir(parents=True, exist_ok=True)
     plain = folder / records_name(hour)
-    plain.write_bytes(b"".join(each + b"\n" for each in lines))
+    plain.write_bytes(b"".join(each + b"\n" for each in lines) + torn)
     name = seal(
         PlainHour(plain, hour, plain.stat().st_size, first, last, list(gaps)),
         folder=folder,
@@ -169,9 +177,19 @@ class Archive:
         self.catalogue = Catalogue()
         self.relisted = 0
 
-    def add(self, lines: Sequence[bytes], *, previous: int, gaps: Sequence[Gap] = ()) -> Name:
+    def add(
+        self,
+        lines: Sequence[bytes],
+        *,
+        previous: int,
+        gaps: Sequence[Gap] = (),
+        frame_bytes: int = 4096,
+        torn: bytes = b"",
+    ) -> Name:
         """Seal the lines of one hour into the store."""
-        name = seal_lines(self.root, lines, previous=previous, gaps=gaps)
+        name = seal_lines(
+            self.root, lines, previous=previous, gaps=gaps, frame_bytes=frame_bytes, torn=torn
+        )
         self.path(name).parent.mkdir(parents=True, exist_ok=True)
         (self.root / name.file).rename(self.path(name))
         return name

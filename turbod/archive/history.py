@@ -215,7 +215,8 @@ class _Reading:
             StoreFault: the store did not answer; nothing has changed.
         """
         catalogue = self._catalogue
-        self.last = self.last or (catalogue.floor if catalogue.is_listed else 0)
+        if not self.last and catalogue.is_listed:
+            self.last = self._after = catalogue.floor
         held = catalogue.after(self.last)
         if held is None or held.name.first > self._newer.floor:
             return self._wait_for_listing()
