@@ -1,8 +1,10 @@
-"""Following a turbod's stream from outside: connect, resume, reconnect, notice a dead line."""
+"""One subscription to a turbod: connect, resume, reconnect, notice a dead line."""
 
+import math
 import random
+import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,12 +20,20 @@ from turbod import __version__
 from turbod.backoff import Backoff
 
 CONNECT_SECONDS: Final = 10.0
-# The server sends `#cursor` after 15 s without another message: silence means a dead line.
 AFTER_BYE_SECONDS: Final = 5.0
+LONGEST_RETRY_AFTER_SECONDS: Final = 600.0
+# The server sends `#cursor` after 15 s without another message: silence means a dead line.
 SILENCE_SECONDS: Final = 45.0
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+
+
+class _Stopped(Exception):
+    """What ends it for good was noted."""
+
+
 # What a network and a server that is none of ours can bring about.
 _LOST: Final = (
+    _Stopped,
     OSError,
     UnicodeError,  # of a host's name
     trio.BrokenResourceError,
@@ -38,6 +48,10 @@ _LOST: Final = (
 _NOT_NOW: Final = frozenset({408, 425, 429})
 _SERVER_ERRORS: Final = 500  # and all above: not now either
 _SHOWN_BYTES: Final = 200  # of a stranger's answer
+# What the server would say again to the same client.
+_FINAL_ERRORS: Final = frozenset({"InvalidMessage", "AuthRevoked"})
+
+_is_seconds = re.compile(rb"[0-9]{1,6}").fullmatch
 
 log = structlog.get_logger()
 
@@ -61,7 +75,18 @@ class Stream:
 
     `records` is called with the lines of each message, `told` with each object (`#cursor`,
     `#info`, `#error`). `cursor` is always safe to resume from once they returned. What they raise
-    ends `run`.
+    ends `run`, but for msgspec's errors: by these they say that the message is none of a turbod's.
+
+    Args:
+        url: where, as `ws://HOST:PORT` and with filters or not.
+        cursor: where to begin; None for now.
+        records: takes lines.
+        told: takes objects.
+        ready: awaited before each message is read, so that whoever is full holds the server up.
+        hello: sent first: an options_update, for a URL that says `requireHello=true`.
+
+    Raises:
+        BadAddress: the URL is none of a stream.
     """
 
     def __init__(
@@ -71,13 +96,18 @@ class Stream:
         cursor: str | None = None,
         records: Callable[[Sequence[bytes]], None],
         told: Callable[[dict[str, Any]], None],
+        ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        hello: str | None = None,
     ) -> None:
-        self._url = _stream_url(url)
+        self._url = stream_url(url)
         self.cursor = cursor
         self._records = records
         self._told = told
+        self._ready = ready
+        self._hello = hello
         self._is_connected = False
         self._was_told_bye = False
+        self._retry_after_seconds = 0.0
         self._failure: Exception | None = None
         self._backoff = Backoff(first_seconds=0.5, longest_seconds=30)
 
@@ -88,21 +118,29 @@ class Stream:
             Refused: with the server's own words.
         """
         while True:
-            error = await self._attempt()
-            wait = self._wait_seconds()
+            error = await self.attempt()
+            wait = self.wait_seconds()
             log.warning("stream_lost", error=error, retry_seconds=round(wait, 1))
             await trio.sleep(wait)
 
-    def _wait_seconds(self) -> float:
-        """After a goodbye all clients come back: each at its own moment, as the protocol asks."""
+    def wait_seconds(self) -> float:
+        """Return how long to wait before the next attempt.
+
+        After a goodbye all clients come back: each at its own moment, as the protocol asks.
+        """
         if self._was_told_bye:
             self._was_told_bye = False
             return random.uniform(0, AFTER_BYE_SECONDS)  # noqa: S311 - no secret
-        return self._backoff.next_seconds()
+        return max(self._backoff.next_seconds(), self._retry_after_seconds)
 
-    async def _attempt(self) -> str:
-        """Connect once and read until the connection ends; return why it did."""
+    async def attempt(self) -> str:
+        """Connect once and read until the connection ends; return why it did.
+
+        Raises:
+            Refused: with the server's own words.
+        """
         self._failure = None
+        self._retry_after_seconds = 0.0
         error: BaseException = TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s")
         try:
             with trio.CancelScope() as patience:
@@ -114,6 +152,8 @@ class Stream:
                 error = TimeoutError(f"nothing heard for {SILENCE_SECONDS:.0f} s")
         if self._failure is not None:
             raise self._failure
+        if isinstance(error, trio_websocket.ConnectionRejected):
+            self._retry_after_seconds = _retry_after_seconds(error)
         return _words(error)
 
     async def _session(self, patience: trio.CancelScope) -> None:
@@ -126,7 +166,11 @@ class Stream:
             async with trio.open_nursery() as nursery:
                 websocket = await _upgrade(nursery, stream, parts)
                 self._is_connected = True
+                if self._hello is not None:
+                    await websocket.send_message(self._hello)
                 while True:
+                    patience.deadline = math.inf
+                    await self._ready()
                     patience.deadline = trio.current_time() + SILENCE_SECONDS
                     self._take(_text(await websocket.get_message()))
         finally:
@@ -141,7 +185,10 @@ class Stream:
             self._backoff.reset()
         else:
             told = _decode_object(message)
-            self._give(self._told, told)
+            self._give(self._told, dict(told))
+            if told.get("error") in _FINAL_ERRORS:
+                self._failure = Refused(f"{told['error']}: {told.get('message', '')}")
+                raise _Stopped
             if told.get("$type") == "#cursor" and "cursor" in told:
                 self.cursor = str(told["cursor"])
                 self._was_told_bye = told.get("reason") == "bye"
@@ -150,9 +197,11 @@ class Stream:
         """Hand on; what the taker raises is never taken for a lost connection."""
         try:
             taker(what)
+        except msgspec.MsgspecError:
+            raise
         except Exception as error:
             self._failure = error
-            raise
+            raise _Stopped from error
 
     def _at_cursor(self) -> str:
         parts = urlsplit(self._url)
@@ -202,7 +251,7 @@ def _text(message: str | bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompress(message)
 
 
-def _stream_url(url: str) -> str:
+def stream_url(url: str) -> str:
     """Complete what a person types: http is ws, and an empty path is the stream's.
 
     Raises:
@@ -240,6 +289,14 @@ def _words(error: BaseException) -> str:
     if error.status_code < _SERVER_ERRORS and error.status_code not in _NOT_NOW:
         raise Refused(text)
     return text
+
+
+def _retry_after_seconds(rejected: trio_websocket.ConnectionRejected) -> float:
+    """Return how long the server asks to wait, within reason; 0 where it does not say."""
+    for name, value in rejected.headers or ():
+        if name.lower() == b"retry-after" and _is_seconds(value):
+            return min(float(value), LONGEST_RETRY_AFTER_SECONDS)
+    return 0.0
 
 
 def _said(body: bytes) -> str:

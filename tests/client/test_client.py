@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from tests.server.harness import DID, Harness, did, open_descriptors, post, serving
-from turbod import client
 from turbod.backoff import Backoff
 from turbod.client import Refused, Stream
+from turbod.client import stream as stream_module
 from turbod.server.request import HeadReader, upgrade_answer
 from turbod.tail import CatchUp
 
@@ -183,8 +183,8 @@ async def stream_of(payload: bytes, opcode: int, stream: trio.SocketStream) -> N
 async def test_a_server_that_is_none_of_ours_is_tried_again_and_costs_no_descriptor(
     behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(stream_module, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(stream_module, "SILENCE_SECONDS", 0.1)
     attempts = 0
 
     async def counting(stream: trio.SocketStream) -> None:
@@ -207,7 +207,7 @@ async def test_a_server_that_is_none_of_ours_is_tried_again_and_costs_no_descrip
 async def test_a_stream_in_which_nothing_is_heard_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(stream_module, "SILENCE_SECONDS", 0.3)
     taken = Taken()
     async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
         nursery.start_soon(taken.stream(f"127.0.0.1:{harness.port}").run)
@@ -291,8 +291,8 @@ async def test_after_a_goodbye_each_client_waits_its_own_moment_of_five_seconds(
     for _ in range(50):
         taken = Taken().stream("ws://127.0.0.1:1", None)
         taken._take(b'{"$type":"#cursor","reason":"bye","cursor":1745342977546824}')
-        waits.add(taken._wait_seconds())
-        assert taken._wait_seconds() <= 0.5, "once only"
+        waits.add(taken.wait_seconds())
+        assert taken.wait_seconds() <= 0.5, "once only"
     assert len(waits) == 50
     assert 0 <= min(waits) < 1.5
     assert 3.5 < max(waits) <= 5
