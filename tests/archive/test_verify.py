@@ -9,7 +9,10 @@ import pytest
 from tests.archive.commands import Commands
 from tests.archive.s3_servers import S3Server
 from tests.archive.sealed import T0, add_hour, hour_of_lines, make_archive
+from turbod.archive.folder import FolderStore
 from turbod.archive.hour_object import SEEK_TABLE_MAGIC
+from turbod.archive.parts import Asked
+from turbod.archive.verification import Verification
 from turbod.eventlog.chunk import Gap
 
 
@@ -115,6 +118,22 @@ def test_a_flipped_bit_is_found(
     found = findings(turbod, archive)
     assert len(found) == 1
     assert found[0].startswith(f"dt=2026-11-20/hour=11/{path.name}: ")
+
+
+async def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    make_archive(tmp_path, [0, 1], count=20)
+    path = object_of(tmp_path, 11)
+    data = path.read_bytes()
+    for place in {*range(0, len(data), 11), *range(40), *range(len(data) - 200, len(data))}:
+        flipped = data[place] ^ 1 << place % 8
+        path.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+        found: list[str] = []
+        verification = Verification(
+            FolderStore(tmp_path), Asked(), found=found.append, report=lambda _: None
+        )
+        await verification.run(parallel=2)
+        assert len(found) == 1, place
+        assert path.name in found[0]
 
 
 @pytest.mark.parametrize("left", [0, 1, 30, 0.5, 0.9, -1])
@@ -239,7 +258,7 @@ def test_ls_names_holes_and_damaged_objects_and_what_was_asked_for_alone(
     assert ran.code == 0
     assert not first.endswith("it")
     assert second.endswith("a hole before it")
-    assert third.endswith("damaged")
+    assert third.endswith("damaged: too short for an object")
     assert total.endswith("1 holes")
     ran = turbod("ls", tmp_path, "--from=2026-11-20T12:00:00Z", "--until=2026-11-20T13:00:00Z")
     assert ran.output.decode().splitlines()[1:-1] == [second]

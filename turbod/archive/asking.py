@@ -43,7 +43,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_parallel,
         default=PARALLEL,
-        help=f"reads at once, 1 to {MAX_PARALLEL}, some 32 MB each (default: {PARALLEL})",
+        help=f"reads at once, 1 to {MAX_PARALLEL}, some 40 MB each (default: {PARALLEL})",
     )
     add("--s3-endpoint", metavar="URL", help="the S3 server, where it is not AWS")
     add("--s3-region", metavar="REGION", help="the bucket's region")

@@ -53,10 +53,11 @@ async def run(options: argparse.Namespace) -> int:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An hour, and whether the one that should be before it is missing."""
+    """An hour, whether the one that should be before it is missing, and what is wrong with it."""
 
     hour: ListedHour
     is_behind_hole: bool
+    wrong: str
 
 
 async def _list(
@@ -78,36 +79,46 @@ async def _begin(source: Source, way: Sequence[Stop], rows: Ahead[Row]) -> None:
 
 
 async def _row(source: Source, stop: Stop) -> Row:
-    hour = await _hour(source, stop)
+    wrong = ""
+    try:
+        hour = await _hour(source, stop)
+    except (Damaged, NotThere) as error:
+        hour, wrong = msgspec.structs.replace(_listed(source, stop), damaged=True), str(error)
     previous = hour.previous if isinstance(hour, HourDetails) else 0
-    return Row(hour, is_behind_hole=0 < stop.prior < previous)
+    return Row(hour, is_behind_hole=0 < stop.prior < previous, wrong=wrong)
 
 
 async def _hour(source: Source, stop: Stop) -> ListedHour:
-    """Return what is known of an hour, from the listing where that told already."""
+    """Return what is known of an hour, from the listing where that told already.
+
+    Raises:
+        Damaged: its index cannot be read.
+        NotThere: it is gone since it was listed.
+    """
     name, size = stop.name, stop.held.size
     if isinstance(source, WebSource) and (known := source.details(name.key)) is not None:
         return known
-    hour = ListedHour(
-        name=name.key,
-        hour=hour_name(name.first),
-        first=name.first,
-        last=name.last,
-        size=size,
-        url=f"{source.url}/{name.key}",
-    )
-    try:
-        index = await again(partial(load_index, source, name.key, size, name))
-    except (Damaged, NotThere):
-        return msgspec.structs.replace(hour, damaged=True)
+    index = await again(partial(load_index, source, name.key, size, name))
     return HourDetails(
-        **msgspec.structs.asdict(hour),
+        **msgspec.structs.asdict(_listed(source, stop)),
         previous=index.previous,
         records=index.records,
         raw_bytes=index.raw_bytes,
         sha256=index.sha256,
         collections=index.collections,
         gaps=index.gaps,
+    )
+
+
+def _listed(source: Source, stop: Stop) -> ListedHour:
+    name = stop.name
+    return ListedHour(
+        name=name.key,
+        hour=hour_name(name.first),
+        first=name.first,
+        last=name.last,
+        size=stop.held.size,
+        url=f"{source.url}/{name.key}",
     )
 
 
@@ -129,7 +140,9 @@ class _Table:
         self._size += hour.size
         self._holes += row.is_behind_hole
         if not isinstance(hour, HourDetails):
-            self._print(hour.hour, "", _megabytes(hour.size), "", "", "", note="  damaged")
+            self._print(
+                hour.hour, "", _megabytes(hour.size), "", "", "", note=f"  damaged: {row.wrong}"
+            )
             return
         self._records += hour.records
         self._raw_bytes += hour.raw_bytes

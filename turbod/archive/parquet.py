@@ -1,7 +1,8 @@
 """Records as Parquet, through pyarrow, which only this module knows: the extra `parquet`."""
 
 import os
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -11,7 +12,7 @@ from turbod import __version__
 from turbod.archive.output import CannotWrite
 from turbod.archive.walk import Piece
 
-GROUP_BYTES: Final = 64 * 1024 * 1024  # of lines in a row group, about: what is held in memory
+GROUP_BYTES: Final = 32 * 1024 * 1024  # of lines in a row group, about: what is held in memory
 
 # The last two are JSON, byte for byte as in the record.
 SCHEMA: Final = pa.schema(
@@ -54,7 +55,7 @@ class ParquetFile:
             use_dictionary=["did"],
             write_statistics=_SMALL,
         )
-        self._rows: list[_Row] = []
+        self._batches: list[Any] = []
         self._bytes = 0
         self._instance = ""
 
@@ -62,37 +63,38 @@ class ParquetFile:
         """Take a piece's records; write a row group where there are enough of them."""
         self._instance = piece.instance or self._instance
         try:
-            self._rows += _decode_rows(piece.lines)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CannotWrite(f"{piece.name.key}: no record has this shape: {error}") from None
+            rows = _decode_rows(piece.lines)
+            self._batches.append(_batch(rows))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, pa.ArrowInvalid) as error:
+            raise CannotWrite(f"{piece.name.key}: a record fits no Parquet: {error}") from None
         self._bytes += len(piece.lines)
         if self._bytes >= GROUP_BYTES:
             self._flush()
 
     def close(self, *, is_whole: bool) -> None:
         """End the file, with what it holds where it is whole."""
-        if is_whole and self._rows:
+        if is_whole and self._bytes:
             self._flush()
         self._writer.add_key_value_metadata({"turbod": __version__, "instance": self._instance})
         self._writer.close()
         self._file.close()
 
     def _flush(self) -> None:
-        rows, self._rows, self._bytes = self._rows, [], 0
-        columns = (
-            [row.cursor for row in rows],
-            [row.at_uri for row in rows],
-            [row.did for row in rows],
-            [row.time_us for row in rows],
-            [bytes(row.message) for row in rows],
-            [bytes(row.hydrated_metadata) for row in rows],
-        )
-        try:
-            arrays = [
-                pa.array(values, type=field.type)
-                for values, field in zip(columns, SCHEMA, strict=True)
-            ]
-        except (pa.ArrowInvalid, OverflowError) as error:
-            first, last = rows[0].cursor, rows[-1].cursor
-            raise CannotWrite(f"records {first} to {last} fit no Parquet: {error}") from None
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        table = pa.Table.from_batches(self._batches, schema=SCHEMA)
+        self._batches, self._bytes = [], 0
+        self._writer.write_table(table)
+
+
+def _batch(rows: Sequence[_Row]) -> Any:
+    columns = (
+        [row.cursor for row in rows],
+        [row.at_uri for row in rows],
+        [row.did for row in rows],
+        [row.time_us for row in rows],
+        [bytes(row.message) for row in rows],
+        [bytes(row.hydrated_metadata) for row in rows],
+    )
+    arrays = [
+        pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

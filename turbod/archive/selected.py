@@ -3,14 +3,16 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 
+import msgspec
+
 from turbod.archive.hour_object import Damaged, count_lines, read_frame
 from turbod.archive.index import Frame
 from turbod.archive.parts import Asked
 from turbod.archive.selection import Selection
-from turbod.event import Malformed
+from turbod.event import KINDS, Malformed
 from turbod.eventlog.line import cursor_of
-from turbod.filter import Filter
-from turbod.record import head_of_line
+from turbod.filter import EVERYTHING, Filter
+from turbod.record import Head, head_of_line
 
 
 class Selecting:
@@ -20,6 +22,11 @@ class Selecting:
         self.asked = asked
         self._filter = chosen
         self._selection = Selection(chosen)
+        # Whether the collection that an index names decides, without a look at the record.
+        named = msgspec.structs.replace(
+            chosen, collections=frozenset(), prefixes=(), kinds=frozenset()
+        )
+        self._goes_by_collection = named == EVERYTHING
 
     def wants(self, frame: Frame) -> bool:
         """Tell whether a frame may hold something."""
@@ -35,13 +42,25 @@ class Selecting:
         if frame.first <= self.asked.after or frame.last > self.asked.until:
             lines = self._within(lines)
             records = count_lines(lines)
-        if self._selection.is_everything:
+        if self._takes_all(frame):
             return lines, records
         try:
             chosen = [line for line in self._candidates(lines) if self._matches(line)]
         except Malformed as error:
             raise Damaged(f"the frame at {frame.offset} holds no record: {error}") from None
         return b"".join(chosen), len(chosen)
+
+    def _takes_all(self, frame: Frame) -> bool:
+        if self._selection.is_everything:
+            return True
+        return self._goes_by_collection and all(map(self._takes, frame.collections))
+
+    def _takes(self, collection: str) -> bool:
+        """Tell whether all events of what an index calls a collection were asked for."""
+        is_commit = not collection.startswith("#")
+        kind = "commit" if is_commit else collection[1:]
+        head = Head(0, "", kind, "", collection if is_commit else "", ())
+        return kind in KINDS and self._filter.matches(head, 0)
 
     def _within(self, lines: bytes) -> bytes:
         """Cut off what lies outside of the cursors that were asked for."""
