@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.archive.samples_archive import DIDS, HOUR, OTHER, POST, T0, plain_lines, seal_lines
+from tests.archive.samples_archive import DIDS, HOUR, OTHER, POST, T0, line, plain_lines, seal_lines
 from turbod.archive import reading
 from turbod.archive.did_filter import build
 from turbod.archive.hour_object import (
@@ -24,10 +24,12 @@ from turbod.archive.hour_object import (
 )
 from turbod.archive.index import Frame, Index
 from turbod.archive.names import Name
+from turbod.archive.object_writer import ObjectWriter
 from turbod.archive.reading import load_index
 from turbod.archive.sealing import check
 from turbod.archive.store import Listed, NotThere
 from turbod.eventlog.chunk import Gap
+from turbod.record import head_of_line
 
 GAP = Gap(T0 + 5, T0 + HOUR // 40, "the upstream had a hole")
 
@@ -218,6 +220,19 @@ def test_a_checked_object_has_no_lie_in_its_index(made: Made) -> None:
     gap_at_the_end = Gap(index.last, T0 + HOUR, "behind the last record")
     honest = replace(index, gaps=[*index.gaps, gap_at_the_end])
     assert check(made.with_index(honest), made.name) == honest
+
+
+def test_an_object_whose_cursors_do_not_rise_is_damaged(tmp_path: Path) -> None:
+    lines = [line(T0 + n) for n in (0, 2, 1, 1, 3)]
+    path = tmp_path / "object"
+    with path.open("w+b") as file:
+        writer = ObjectWriter(file, frame_bytes=10_000, pause=lambda: None)
+        for each in lines:
+            writer.add(each + b"\n", head_of_line(each))
+        writer.close_frame()
+        name = writer.finish(previous=0, instance="", upstreams=[], gaps=[])
+    with pytest.raises(Damaged, match="cursors do not rise"):
+        check(path, name)
 
 
 def test_a_frame_is_compared_with_what_the_index_says_of_it(made: Made) -> None:

@@ -234,6 +234,13 @@ def test_a_file_that_is_shorter_than_it_was_is_damaged_at_its_end(hour: Hour, cu
     ]
 
 
+def test_what_is_no_line_is_held_in_memory_only_in_part(hour: Hour) -> None:
+    plain = hour.write(b"x" * (5 * LINE_BYTES))
+    pieces = list(map(len, sealing._plain_lines(plain, lambda: None)))
+    assert max(pieces) <= LINE_BYTES + 1024 * 1024
+    assert sum(pieces) == 5 * LINE_BYTES
+
+
 def test_only_the_bytes_that_count_are_read(hour: Hour) -> None:
     whole = joined([line(T0 + 100)])
     name = hour.seal(whole + b"torn", size=len(whole))
