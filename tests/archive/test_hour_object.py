@@ -223,7 +223,7 @@ def test_a_checked_object_has_no_lie_in_its_index(made: Made) -> None:
 
 
 def test_an_object_whose_cursors_do_not_rise_is_damaged(tmp_path: Path) -> None:
-    lines = [line(T0 + n) for n in (0, 2, 1, 1, 3)]
+    lines = [line(T0 + n) for n in (0, 20, 10, 10, 30)]
     path = tmp_path / "object"
     with path.open("w+b") as file:
         writer = ObjectWriter(file, frame_bytes=10_000, pause=lambda: None)
