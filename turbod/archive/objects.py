@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 INDEX_BYTES: Final = 32 * 1024 * 1024
 THREADS: Final = 2  # that decode and select
-BURST_SECONDS: Final = 0.001  # of Python in a thread: for so long the event loop may wait
+BURST_SECONDS: Final = 0.0005  # of Python in a thread: for so long the event loop may wait
 PAUSE_SECONDS: Final = 0.0005
 
 
