@@ -12,11 +12,14 @@ import msgspec
 import trio
 import trio_websocket
 
-from turbod.config import LogSettings, ServerSettings
+from turbod.archive.catalogue import Catalogue
+from turbod.archive.history import History
+from turbod.archive.names import parse_key
+from turbod.archive.store import open_store
+from turbod.archive.whole_log import WholeLog
+from turbod.config import ArchiveSettings, LogSettings, S3Settings, ServerSettings
 from turbod.event import parse
-from turbod.eventlog.chunk import Stretch
 from turbod.eventlog.log import EventLog
-from turbod.filter import Filter
 from turbod.record import Record
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.packing import Withhold
@@ -89,25 +92,21 @@ def record(message: bytes, intake: int = 1, *, padding: int = 0) -> Record:
     return Record(event, body, intake)
 
 
-class ServedLog(EventLog):
-    """A log with no objects behind it, as the server reads one."""
-
-    async def read(self, after: int, _: Filter) -> Stretch:
-        """Read the log's files."""
-        chunks = await self.read_chunks(after)
-        return Stretch(list(chunks), chunks[-1].last if chunks else after)
-
-    def is_archived(self, _: int) -> bool:
-        """Nothing is."""
-        return False
-
-
 class Harness:
     """A running server, its log, and ways to reach it."""
 
-    def __init__(self, server: Server, log: EventLog, port: int, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        server: Server,
+        log: EventLog,
+        whole_log: WholeLog,
+        *,
+        port: int,
+        nursery: trio.Nursery,
+    ) -> None:
         self.server = server
         self.log = log
+        self.whole_log = whole_log
         self.port = port
         self.nursery = nursery
         self.upstream = "live"
@@ -283,9 +282,10 @@ async def serving(
     status: Callable[[], Mapping[str, Any]] | None = None,
     archive: ArchiveListing | None = None,
 ) -> AsyncIterator[Harness]:
-    """Run a server over a log in this folder."""
-    log = ServedLog(data, log_settings or LogSettings(), written=lambda _: None)
+    """Run a server over a log in this folder, and over the objects in its archive."""
+    log = EventLog(data, log_settings or LogSettings(), written=lambda _: None)
     async with trio.open_nursery() as nursery:
+        whole_log = await _whole_log(data, log, nursery)
         await nursery.start(log.run)
         harness: Harness | None = None
 
@@ -295,7 +295,7 @@ async def serving(
 
         server = Server(
             settings or ServerSettings(),
-            log=log,
+            log=whole_log,
             collections=SERVED,
             upstream_state=lambda: state().upstream,
             status=status or (lambda: {"version": "0"}),
@@ -307,10 +307,27 @@ async def serving(
         )
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
-        harness = Harness(server, log, port, nursery)
+        harness = Harness(server, log, whole_log, port=port, nursery=nursery)
         await nursery.start(server.run, listeners)
         yield harness
         nursery.cancel_scope.cancel()
+
+
+async def _whole_log(data: Path, log: EventLog, nursery: trio.Nursery) -> WholeLog:
+    """Let the log begin behind the objects that the data folder's archive holds."""
+    (data / "archive").mkdir(parents=True, exist_ok=True)
+    catalogue, store = Catalogue(), open_store(ArchiveSettings(), S3Settings(), data)
+
+    async def relist() -> None:
+        keys = [(parse_key(listed.key), listed.size) for listed in await store.list()]
+        catalogue.listed((name, size) for name, size in keys if name is not None)
+
+    await relist()
+    log.after, log.ended = catalogue.last, catalogue.end
+    read_ahead_bytes = ArchiveSettings().read_ahead_bytes
+    history = History(catalogue, store, read_ahead_bytes=read_ahead_bytes, relist=relist)
+    await nursery.start(history.run)
+    return WholeLog(log, history)
 
 
 def open_descriptors() -> int:

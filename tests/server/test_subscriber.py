@@ -26,6 +26,7 @@ from tests.server.harness import (
     serving,
 )
 from turbod.config import LogSettings, ServerSettings
+from turbod.eventlog.reader import Pruned
 from turbod.filter import STREAM_PARAMETERS, read_query
 from turbod.record import Head, head_of_line
 from turbod.server import subscriber
@@ -477,7 +478,7 @@ async def test_the_sixth_update_in_a_minute_is_an_error(tmp_path: Path) -> None:
 
 async def test_who_stands_where_records_were_pruned_is_told_so(tmp_path: Path) -> None:
     class Pruning:
-        """The log, which loses all it had as soon as somebody reads history."""
+        """The log, whose objects are dropped as soon as somebody reads them."""
 
         def __init__(self, log: Any) -> None:
             self._log = log
@@ -485,13 +486,12 @@ async def test_who_stands_where_records_were_pruned_is_told_so(tmp_path: Path) -
         def __getattr__(self, name: str) -> Any:
             return getattr(self._log, name)
 
-        async def read(self, after: int, chosen: Any) -> Any:
-            self._log._hours.lost = self._log.head - 1
-            return await self._log.read(after, chosen)
+        async def read(self, *_: Any) -> Any:
+            raise Pruned("everything up to the head was dropped")
 
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
         await harness.fill(300, padding=20_000)
-        harness.server._services.log = Pruning(harness.log)
+        harness.server._services.log = Pruning(harness.whole_log)
         async with harness.subscribe("cursor=0") as client:
             first = await client.news()
             code, (error,) = await client.end()
