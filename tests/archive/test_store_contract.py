@@ -235,8 +235,8 @@ async def test_a_cancelled_copy_leaves_nothing(
     monkeypatch.setattr(folder, "BLOCK_BYTES", 1)
     store = FolderStore(other_disk)
     with trio.move_on_after(0.1):
-        await store.put(KEY, file(tmp_path, bytes(3_000_000)))
-    with trio.fail_after(5):
+        await store.put(KEY, file(tmp_path, bytes(7_000_000)))
+    with trio.fail_after(0.5):
         await idle(store._threads)
     assert not [name for _, _, names in os.walk(other_disk) for name in names]
 

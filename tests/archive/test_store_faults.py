@@ -215,6 +215,23 @@ async def test_a_server_that_sends_everybody_elsewhere_is_asked_once() -> None:
     assert "elsewhere: correct --s3-endpoint or --s3-region (302)" in str(found)
 
 
+async def test_a_listing_holds_objects_above_the_key_only() -> None:
+    """Whatever the server makes of the key to start after; not our probe, nor a console's marks."""
+    rows = (("", 0), ("a/", 0), ("b", 1), ("c", 2), ("d/", 3), ("e/", 0), ("turbod-probe", 9))
+    body = EMPTY.replace(
+        b"</ListB",
+        "".join(
+            f"<Contents><Key>archive/{key}</Key><Size>{size}</Size></Contents>"
+            for key, size in rows
+        ).encode()
+        + b"</ListB",
+    )
+    async with scripted_s3(lambda _: answer("200 OK", body)) as server:
+        listed = await store_at(server.endpoint).list(after="b")
+        assert "start-after=archive%2Fb&" in server.requests[-1].target
+    assert [(each.key, each.size) for each in listed] == [("c", 2), ("d/", 3)]
+
+
 async def test_a_listing_that_goes_in_circles_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("turbod.archive.s3.MAX_PAGES", 10)
     body = EMPTY.replace(b"false", b"true").replace(
@@ -231,7 +248,7 @@ async def test_what_a_server_says_is_passed_on_without_what_looks_like_a_key() -
 
     def script(request: Request) -> bytes:
         said = " ".join(request.headers.values()).replace("<", "").replace("&", "")
-        return error("400 Bad Request", "Odd", f"It is odd:\n\x85 {said} {SECRET_KEY}")
+        return error("400 Bad Request", "Odd", f"It is odd:\n\x85 {TOKEN} {SECRET_KEY} {said}")
 
     async with scripted_s3(script) as server:
         found = await fault(OPERATIONS["list"], store_at(server.endpoint))

@@ -4,13 +4,15 @@ import errno
 import fcntl
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from turbod.archive import folder
 from turbod.archive.folder import FolderStore
-from turbod.archive.store import NotThere, StoreFault
+from turbod.archive.store import AlreadyThere, NotThere, StoreFault
 
 KEY = "dt=2026-11-20/hour=10/1795168800000000-1795168800000005.jsonl.zst"
 
@@ -53,6 +55,8 @@ async def test_where_there_are_no_hard_links_it_is_copied_and_renamed(
     monkeypatch.setattr(os, "link", refuse)
     store = FolderStore(root)
     await store.put(KEY, source(tmp_path))
+    with pytest.raises(AlreadyThere):
+        await store.put(KEY, source(tmp_path, b"other"))
     assert files(root) == [KEY]
     assert await store.read(KEY, offset=0, size=10) == b"0123456789"
 
@@ -178,3 +182,15 @@ async def test_a_disk_that_hangs_is_a_fault_in_time(
         await store.read("pipe", offset=0, size=1)
     os.close(os.open(root / "pipe", os.O_WRONLY))  # lets its thread end
     assert await store.list() == []
+
+
+def test_a_folder_costs_no_boto3() -> None:
+    """Of 25 MB."""
+    code = (
+        "import pathlib, sys\n"
+        "from turbod.archive.store import open_store\n"
+        "from turbod.config import ArchiveSettings, S3Settings\n"
+        "open_store(ArchiveSettings(), S3Settings(), pathlib.Path('data'))\n"
+        "assert not {'boto3', 'botocore'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
