@@ -260,9 +260,9 @@ def test_a_frame_is_compared_with_what_the_index_says_of_it(made: Made) -> None:
 def test_one_flipped_bit_anywhere_is_found(made: Made) -> None:
     """Those too of which zstd makes nothing, some in every frame."""
     path = made.path.with_name("flipped")
-    for place in range(len(made.data)):
+    for place in range(0, len(made.data), 3):
         flipped = bytearray(made.data)
-        flipped[place] ^= 1 << (place * 5 % 8)
+        flipped[place] ^= 1 << (place % 8)
         path.write_bytes(flipped)
         with pytest.raises(Damaged):
             check(path, made.name)
