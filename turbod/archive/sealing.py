@@ -65,7 +65,7 @@ def seal(
 
     Raises:
         DiskFull: nothing is left of it; the same again may work later.
-        Cancelled: because `cancelled()`, which is asked every few milliseconds.
+        Cancelled: because `cancelled()`, which is asked several times a second at least.
         Damaged: what was written did not read back.
         OSError: the disk failed in another way.
     """
@@ -125,7 +125,7 @@ class _Pace:
 def _fill(
     writer: ObjectWriter, hour: PlainHour, *, previous: int, pause: Callable[[], None]
 ) -> list[Gap]:
-    """Give the maker every sound line; return the gaps that the index names."""
+    """Give the writer every sound line; return the gaps that the index names."""
     gaps = _Gaps(hour, previous=previous)
     for line in _plain_lines(hour, pause):
         head = _sound(line, hour=hour.hour, last=gaps.last)
