@@ -124,6 +124,7 @@ async def test_a_listing_is_complete_and_in_order_and_starts_above_a_key(
         assert await keys(store, after=after) == [key for key in wanted if key > after], after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "rclone"])
 async def test_more_than_a_thousand_objects_are_listed(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
