@@ -94,6 +94,7 @@ async def test_a_store_that_is_away_is_waited_for_and_the_log_says_so_once(
             await until(lambda: archiver.statistics().uploaded == 2)
             assert archiver.statistics().state == "ok"
             assert archiver.statistics().fault is None
+            assert archiver._backoff.next_seconds() <= 0.02, "the next fault is retried soon again"
     events = [each["event"] for each in logs if each["event"].startswith("archive_")]
     assert events == ["archive_failing", "archive_ok"]
 

@@ -55,7 +55,7 @@ class Standing:
         self._data = data
         self._half_of_free = half_of_free
         self._may_take_over = False
-        self._is_settled = self._is_saved = self._is_ready = False
+        self._is_saved = self._is_ready = False
 
     async def check(self, there: Listed | None) -> None:
         """Return where this machine may write; `there` is `turbod.json` in a listing just had.
@@ -82,7 +82,6 @@ class Standing:
 
     async def settle(self) -> None:
         """Have an id from now on, whatever the archive says later."""
-        self._is_settled = True
         with suppress(StoreFault):
             await self._load()
             self.instance = self.instance or new_instance()
@@ -95,10 +94,9 @@ class Standing:
             return
         try:
             own = await trio.to_thread.run_sync(load_own, self._data)
-            fresh = await trio.to_thread.run_sync(is_fresh, self._data)
+            self._may_take_over = await trio.to_thread.run_sync(is_fresh, self._data)
         except OSError as error:
             raise StoreFault(f"{self._data}/instance cannot be read: {error.strerror}") from None
-        self._may_take_over = fresh and not self._is_settled
         if own is not None:
             self.instance, self._is_saved = own, True
 
