@@ -1,8 +1,6 @@
 """Brings every sealed hour into the store, for ever: oldest first, read back before it counts."""
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -10,14 +8,16 @@ import msgspec
 import structlog
 import trio
 
-from turbod.archive.bounds import Bounds, Room
+from turbod.archive.bounds import Bounds
 from turbod.archive.catalogue import Catalogue, Held
+from turbod.archive.clashes import Clashes, objects_in
 from turbod.archive.condition import Condition, State
 from turbod.archive.inventory import Inventory
 from turbod.archive.local import Local
-from turbod.archive.names import Name, parse_key
+from turbod.archive.names import Name
+from turbod.archive.space import Full, Space
 from turbod.archive.standing import NotOurs, Standing
-from turbod.archive.store import Listed, Store, StoreFault
+from turbod.archive.store import Store, StoreFault
 from turbod.archive.uploading import Conflict, Uploader
 from turbod.backoff import Backoff
 from turbod.config import ArchiveSettings
@@ -26,13 +26,8 @@ FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LIST_SECONDS: Final = 3600.0  # between two listings while all is well
 RELIST_SECONDS: Final = 10.0  # at least, between two that readers ask for
-DISK_SECONDS: Final = 60.0  # between two looks at the disks
 
 log = structlog.get_logger()
-
-
-class Full(Exception):
-    """The archive has no room for another hour: one line that says why, and what to do."""
 
 
 class ArchiverStatistics(msgspec.Struct, frozen=True):
@@ -71,13 +66,6 @@ class ArchiverStatistics(msgspec.Struct, frozen=True):
     disk_hours_left: float | None
 
 
-class _Clash(msgspec.Struct, frozen=True):
-    """An hour in conflict: why, and what the store had in it then."""
-
-    reason: str
-    there: frozenset[tuple[Name, int]]
-
-
 class Archiver:
     """Uploads, lists, and keeps within bounds; what fails is tried again for ever.
 
@@ -98,22 +86,27 @@ class Archiver:
         self._local = local
         self._catalogue = catalogue
         self._inventory = Inventory(store, catalogue)
-        self._bounds = Bounds(settings, data=data, log_max_bytes=log_max_bytes)
-        self._standing = Standing(
-            store, catalogue, data=data, half_of_free=self._bounds.half_of_free
+        self._clashes = Clashes(local, self._inventory)
+        bounds = Bounds(settings, data=data, log_max_bytes=log_max_bytes)
+        self._standing = Standing(store, catalogue, data=data, half_of_free=bounds.half_of_free)
+        self._space = Space(
+            store,
+            local,
+            catalogue,
+            settings,
+            inventory=self._inventory,
+            standing=self._standing,
+            bounds=bounds,
         )
         self._uploader = Uploader(store, scratch=local.sealed_folder)
         self._backoff = Backoff(
             first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_RETRY_SECONDS
         )
-        self._when_full = settings.when_full
-        self._clashes: dict[Name, _Clash] = {}
         self._condition = Condition()
         self._survey_at = 0.0
         self._listed_at = -math.inf
         self._is_retrying = False
         self._woken = trio.Event()
-        self._look_at_disks = trio.Event()
         self._uploaded = self._uploaded_bytes = 0
         self._last_upload_seconds: float | None = None
 
@@ -138,7 +131,7 @@ class Archiver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Upload what waits and what will, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_within_bounds)
+            nursery.start_soon(self._space.run)
             task_status.started()
             while True:
                 try:
@@ -191,8 +184,8 @@ class Archiver:
             stored_bytes=inventory.stored_bytes,
             foreign=inventory.foreign,
             conflicts=len(self._clashes) + inventory.doubled + len(inventory.intruders),
-            hours_left=self._bounds.hours_left(self._catalogue),
-            disk_hours_left=self._bounds.disk_hours_left(self._catalogue),
+            hours_left=self._space.bounds.hours_left(self._catalogue),
+            disk_hours_left=self._space.bounds.disk_hours_left(self._catalogue),
         )
 
     async def _try_to_open(self) -> None:
@@ -222,7 +215,7 @@ class Archiver:
     async def _list(self) -> None:
         await self._inventory.refresh()
         self._listed_at = trio.current_time()
-        await self._settle_clashes()
+        await self._clashes.settle()
 
     async def _next(self) -> None:
         """Do the next thing there is to do, or wait for it."""
@@ -245,21 +238,21 @@ class Archiver:
         held = self._held(name)
         there = await self._inventory.look(name)
         await self._check_standing()
-        if not _objects(there):
-            await self._make_room(held.size)
+        if not objects_in(there):
+            await self._space.make(held.size)
         self._inventory.storing(name)
         started = trio.current_time()
         try:
             is_needed = await self._uploader.bring(held, there)
         except Conflict as conflict:
-            self._clashes[name] = _Clash(str(conflict), _objects(there))
+            self._clashes.add(name, reason=str(conflict), there=there)
             return
         try:
             await self._put_away(held, is_needed=is_needed)
         except OSError as error:
             raise StoreFault(f"{error.filename}: {error.strerror}") from None
         self._last_upload_seconds = trio.current_time() - started
-        self._look_at_disks.set()
+        self._space.look()
 
     async def _put_away(self, held: Held, *, is_needed: bool) -> None:
         """Let an object go from those that wait."""
@@ -282,49 +275,6 @@ class Archiver:
                 "stored hours there; stop one of the two, then move what it stored elsewhere"
             )
 
-    async def _make_room(self, size: int) -> None:
-        """Return where there is room for that much.
-
-        Raises:
-            Full: there is none.
-        """
-        while (room := await self._room()) is not None and room.left < size:
-            oldest = next((held for held in self._catalogue if held.is_stored), None)
-            if self._when_full == "stop" or oldest is None or size > room.limit:
-                raise Full(
-                    f"{room.reason}; hours wait on this disk: allow it more, move its oldest hours "
-                    "elsewhere, or set archive.when_full to drop_oldest"
-                )
-            await self._store.delete(oldest.name.key)
-            self._inventory.removed(oldest.name)
-            log.warning("archive_hour_dropped", key=oldest.name.key, reason=room.reason)
-
-    async def _room(self) -> Room | None:
-        identity = self._standing.identity
-        return await self._bounds.room(
-            stored_bytes=self._inventory.stored_bytes,
-            remembered_bytes=identity.max_bytes if identity else 0,
-        )
-
-    async def _keep_within_bounds(self) -> None:
-        """Let the oldest hours that the store has leave this disk where they are too many."""
-        told = ""
-        while True:
-            try:
-                await self._local.prune(await self._bounds.local_bytes())
-            except OSError as error:
-                if str(error) != told:
-                    log.warning("archive_disk", error=str(error), retry_seconds=DISK_SECONDS)
-                told = str(error)
-            else:
-                told = ""
-            if self._standing.identity is not None:
-                with suppress(StoreFault):  # told when room is needed
-                    await self._room()
-            with trio.move_on_after(DISK_SECONDS):
-                await self._look_at_disks.wait()
-            self._look_at_disks = trio.Event()
-
     def _oldest(self) -> Name | None:
         """Return what is to be uploaded next."""
         return next((name for name in self._local.sealed() if name not in self._clashes), None)
@@ -332,17 +282,6 @@ class Archiver:
     def _held(self, name: Name) -> Held:
         """Return an object that waits, even where another of its hour is read in its place."""
         return next(held for held in self._catalogue.local() if held.name == name)
-
-    async def _settle_clashes(self) -> None:
-        """Try those hours again in which something has changed."""
-        hours = {name.hour for name in self._clashes}
-        there = self._inventory.objects_in(hours)
-        for name, clash in list(self._clashes.items()):
-            if not await trio.Path(self._local.sealed_folder / name.file).exists():
-                await self._local.drop(name)
-            elif clash.there == {each for each in there if each[0].hour == name.hour}:
-                continue
-            self._clashes.pop(name, None)
 
     async def _wait_out(self, state: State, fault: str) -> None:
         seconds = self._backoff.next_seconds()
@@ -353,15 +292,11 @@ class Archiver:
         await trio.sleep(seconds)
 
     def _enter_by_clashes(self) -> None:
-        for clash in reversed(self._clashes.values()):  # the first stays shown
-            self._enter("conflict", clash.reason)
+        for reason in reversed(self._clashes.reasons):  # the oldest stays shown
+            self._enter("conflict", reason)
         if not self._clashes:
             self._enter("ok")
 
     def _enter(self, state: State, fault: str | None = None, **more: object) -> None:
         waiting = len(self._local.sealed())
         self._condition.enter(state, fault, archive=self._store.url, hours_waiting=waiting, **more)
-
-
-def _objects(listed: Sequence[Listed]) -> frozenset[tuple[Name, int]]:
-    return frozenset((name, each.size) for each in listed if (name := parse_key(each.key)))
