@@ -231,11 +231,11 @@ async def test_a_bucket_that_cannot_be_used_is_told_at_the_start(
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     machine = Machine(tmp_path / "data", store, settings=ArchiveSettings(location="s3://bucket"))
     machine.seal(1)
-    async with machine.running(open_seconds=1) as archiver:
+    words = {"NoSuchBucket": "no such bucket", "SignatureDoesNotMatch": "secret key is wrong"}
+    async with machine.running(open_seconds=0.1) as archiver:
+        await until(lambda: words[code] in str(archiver.statistics().fault))
         statistics = archiver.statistics()
         assert statistics.state == "failing"
-        words = {"NoSuchBucket": "no such bucket", "SignatureDoesNotMatch": "secret key is wrong"}
-        assert words[code] in str(statistics.fault)
         assert (statistics.hours_waiting, archiver.instance != "") == (1, True)
 
 
