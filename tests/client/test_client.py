@@ -2,8 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,17 @@ from typing import Any
 import pytest
 import trio
 
+from tests.client.servers import Behaviour, behaving, door_of, leave, say, silent, stream_of
 from tests.server.harness import DID, Harness, did, open_descriptors, post, serving
 from turbod.backoff import Backoff
 from turbod.client import Refused, Stream
 from turbod.client import stream as stream_module
-from turbod.server.request import HeadReader, upgrade_answer
 from turbod.tail import CatchUp
 
 SWITCH = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: %b\r\n\r\n"
 )
-Behaviour = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 class Taken:
@@ -39,30 +37,17 @@ class Taken:
         return Stream(url, cursor=cursor, records=self.records, told=self.told.append)
 
 
-@asynccontextmanager
-async def behaving(behaviour: Behaviour) -> AsyncIterator[int]:
-    """A server that is none of ours."""
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-        async def serve(stream: trio.SocketStream) -> None:
-            async with stream:
-                await behaviour(stream)
-
-        await nursery.start(partial(trio.serve_listeners, serve, [listener]))
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_stream_is_resumed_where_it_was_without_loss_or_repeats(tmp_path: Path) -> None:
     taken = Taken()
-    async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
+    async with (
+        serving(tmp_path) as harness,
+        door_of(harness.port) as door,
+        trio.open_nursery() as nursery,
+    ):
         await harness.fill(150)
-        url = f"http://127.0.0.1:{harness.port}"
-        nursery.start_soon(taken.stream(url, "0").run)
+        nursery.start_soon(taken.stream(f"http://127.0.0.1:{door.port}", "0").run)
         await harness.settled(lambda: len(taken.keys) == 150)
-        for one in harness.server._connections.subscribers:
-            await trio.aclose_forcefully(one._websocket._stream)
+        door.cut()
         await harness.fill(50)
         await harness.settled(lambda: len(taken.keys) >= 200)
         assert taken.keys == [f"k{n}" for n in range(200)]
@@ -118,9 +103,10 @@ async def test_tail_ends_with_one_line_where_trying_again_would_not_help(
     "asked", ["/turbostream?metadata=false", "/app/api/v1/turbostream/turbostream"]
 )
 async def test_a_stream_without_records_is_resumed_where_it_began(
-    tmp_path: Path, asked: str
+    tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the address says of `metadata`: what was published while away would be lost."""
+    monkeypatch.setattr(stream_module, "AFTER_BYE_SECONDS", 0.2)
     taken = Taken()
     async with serving(tmp_path) as harness, trio.open_nursery() as nursery:
         nursery.start_soon(taken.stream(f"127.0.0.1:{harness.port}{asked}").run)
@@ -136,29 +122,6 @@ async def test_a_stream_without_records_is_resumed_where_it_began(
 async def test_what_is_no_address_of_a_stream_is_refused(url: str) -> None:
     with pytest.raises(Refused, match="expected ws"):
         Taken().stream(url)
-
-
-async def silent(stream: trio.SocketStream) -> None:
-    async for _ in stream:
-        pass
-
-
-async def leave(stream: trio.SocketStream) -> None:
-    await stream.receive_some(10)
-
-
-async def say(words: bytes, stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-    await stream.send_all(words)
-    await trio.sleep(0.02)
-
-
-async def stream_of(payload: bytes, opcode: int, stream: trio.SocketStream) -> None:
-    request = HeadReader().feed(await stream.receive_some())
-    assert request is not None
-    await stream.send_all(upgrade_answer(request, None))
-    await stream.send_all(bytes((0x80 | opcode, len(payload))) + payload)
-    await trio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ _LOST: Final = (
     h11.ProtocolError,
     wsproto.utilities.ProtocolError,
     msgspec.MsgspecError,
+    RecursionError,  # of a message that nests too deep
     zstandard.ZstdError,
 )
 _NOT_NOW: Final = frozenset({408, 425, 429})
