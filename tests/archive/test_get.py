@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import subprocess
+import termios
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -151,13 +153,22 @@ def test_standard_output_that_cannot_be_written_is_one_line(
 
 def test_ctrl_c_ends_it_also_where_nobody_reads(tmp_path: Path) -> None:
     make_archive(tmp_path, [0, 1], count=3000)
-    process = start("get", tmp_path)
+    with start("get", tmp_path) as process:
+        wait_until_it_waits(process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def wait_until_it_waits(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has filled the pipe that nobody reads."""
     assert process.stdout is not None
-    assert process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
-    _, errors = process.communicate()
-    assert errors == b""
+    before, waiting = 0, array("i", [0])
+    while not waiting[0] or waiting[0] != before:
+        before = waiting[0]
+        time.sleep(0.2)
+        fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
 
 
 # One file -----------------------------------------------------------------------------------
@@ -340,7 +351,7 @@ def test_by_hour_what_is_there_is_not_fetched_again(
     first.write_text("as it was")
     part = tmp_path / f"{path_of(every[60:120])}.part"
     part.parent.mkdir(parents=True)
-    part.write_text("half an hour of an interrupted run")
+    part.write_text("half an hour of an interrupted run\n" * 3000)
     ran = turbod("get", folder, "--output", tmp_path, "--by-hour")
     assert ran.code == 0
     assert first.read_text() == "as it was"
