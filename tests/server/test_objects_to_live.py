@@ -15,7 +15,7 @@ from tests.server.harness import SERVED, Harness, post, serving
 from turbod.config import LogSettings, ServerSettings
 from turbod.filter import STREAM_PARAMETERS, read_query
 from turbod.record import head_of_line
-from turbod.server import subscriber
+from turbod.server import subscriber, voice
 
 HOURS = (0, 1, 3)
 SMALL_MEMORY = LogSettings(memory_bytes=1024 * 1024)
@@ -74,9 +74,8 @@ def _plain(message: bytes) -> bytes:
 async def test_every_cursor_and_filter_is_sent_what_a_plain_scan_selects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        subscriber, "HEARTBEAT_SECONDS", 0.1
-    )  # tells the end to whom it is left out
+    # A heartbeat tells the end to those whose filter leaves it out.
+    monkeypatch.setattr(voice, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(subscriber, "LONGEST_WAIT_SECONDS", 0.05)
     dice = random.Random(5)
     archived = make_archive(tmp_path / "archive", HOURS)
@@ -118,7 +117,7 @@ async def test_pages_lead_from_the_oldest_object_to_the_head(tmp_path: Path) -> 
 async def test_where_an_object_vanished_there_is_a_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(voice, "HEARTBEAT_SECONDS", 0.1)
     archived = make_archive(tmp_path / "archive", HOURS)
     (vanishing,) = (tmp_path / "archive").glob("dt=*/hour=11/*.zst")
     async with serving(tmp_path) as harness:

@@ -23,7 +23,7 @@ from tests.server.harness import (
     serving,
 )
 from tests.server.test_subscriber import SMALL_MEMORY, keys
-from turbod.server import subscriber
+from turbod.server import subscriber, voice
 
 
 def masked(text: str) -> bytes:
@@ -59,7 +59,7 @@ async def test_now_is_the_servers_clock_and_upstream_how_the_server_stands(tmp_p
 async def test_the_cursor_does_not_move_with_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(voice, "HEARTBEAT_SECONDS", 0.05)
     async with serving(tmp_path) as harness:
         head = await harness.publish(post(1))
         async with harness.subscribe() as client:

@@ -1,6 +1,8 @@
 """A subscriber that is served from objects: at its place, in its turn, and never in silence."""
 # ruff: noqa: ARG001 - a clock works by being asked for
 
+import copy
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -24,12 +26,14 @@ from tests.server.fake_history import (
 )
 from tests.server.harness import Harness, did, serving
 from turbod.config import ServerSettings
+from turbod.eventlog.chunk import Chunk, Stretch
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter
 from turbod.server import records
 from turbod.server.packing import PIECE_BYTES
 from turbod.server.services import BIG_MESSAGES
-from turbod.server.subscriber import PROGRESS_SECONDS, TICK_SECONDS
+from turbod.server.subscriber import TICK_SECONDS
+from turbod.server.voice import PROGRESS_SECONDS
 from turbod.server.websocket import Close
 
 Clock = trio.testing.MockClock
@@ -282,6 +286,61 @@ async def test_a_slow_reader_of_objects_gives_way_to_who_waits(autojump_clock: C
     assert slow.records == list(range(1, 401))
 
 
+async def test_a_slow_client_that_waits_keeps_its_place_in_the_line(
+    autojump_clock: Clock,
+) -> None:
+    """It has nothing to give way with, and would never be served again."""
+    log = FakeLog(100)
+    shared = services(log, archive_readers=1)
+    held = shared.archive.ask()
+    log.archived_until = 0
+    client = FakeClient(bytes_a_second=50)  # 4 seconds for a `#cursor`
+    one = subscriber(shared, client)
+    log.archived_until = log.head
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: served(one, seconds=100))
+        await trio.sleep(25)
+        client.bytes_a_second = 10**8
+        held.leave()
+    assert client.records == list(range(1, 101))
+
+
+async def test_a_slow_client_that_gave_way_holds_nothing_of_what_was_read(
+    autojump_clock: Clock,
+) -> None:
+    """Two thousand of them would hold 2 GB."""
+    log = FakeLog(400, per_chunk=100, padding=5_000)
+    log.memory_start = log.archived_until = log.head
+    shared = services(log, archive_readers=1)
+    read, fresh = log.read, set[int]()
+
+    async def read_anew(position: int, chosen: Filter) -> Stretch:
+        stretch = await read(position, chosen)
+        items = [copy.copy(item) for item in stretch.items]
+        fresh.update(map(id, items))
+        return Stretch(items, stretch.last)
+
+    log.read = read_anew  # type: ignore[assignment, method-assign]
+    one = subscriber(shared, FakeClient(bytes_a_second=100))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: served(one, seconds=100))
+        await trio.sleep(20)
+        assert held_chunks(fresh) > 0
+        log.archived_until = 0
+        other = subscriber(shared, FakeClient())
+        log.archived_until = log.head
+        other._take_place()
+        await trio.sleep(2)
+        assert held_chunks(fresh) == 0
+        other.close()
+
+
+def held_chunks(ids: set[int]) -> int:
+    """How many of these chunks are still there."""
+    gc.collect()
+    return sum(isinstance(one, Chunk) and id(one) in ids for one in gc.get_objects())
+
+
 async def test_all_that_history_does_is_done_in_its_turn(autojump_clock: Clock) -> None:
     """Reading and sending count for the half of the loop that history has; waiting does not."""
     log = FakeLog(100)
@@ -357,6 +416,27 @@ async def test_whoever_leaves_while_it_waits_for_the_archive_leaves_its_place(
                 await client.news()
                 assert harness.server.statistics().archive_readers == 1
             await harness.settled(lambda: harness.server.statistics().archive_readers == 0)
+
+
+async def test_a_page_that_reads_objects_has_a_place_among_their_readers(tmp_path: Path) -> None:
+    log = FakeLog(100)
+    shut = trio.Event()
+
+    async def wait(_: int) -> None:
+        await shut.wait()
+
+    log.before_read = wait
+    settings = ServerSettings(max_history_readers=1)
+    async with (
+        serving_objects(tmp_path, log, settings=settings) as harness,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(harness.get, "/records?cursor=0")
+        await harness.settled(lambda: harness.server.statistics().archive_readers == 1)
+        refused = await harness.upgrade("/turbostream?cursor=0")
+        assert refused.error == (429, "TooManyConnections")
+        shut.set()
+        await harness.settled(lambda: harness.server.statistics().archive_readers == 0)
 
 
 async def test_a_page_tells_of_gaps_in_a_header(tmp_path: Path) -> None:

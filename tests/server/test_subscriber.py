@@ -29,7 +29,7 @@ from turbod.config import LogSettings, ServerSettings
 from turbod.eventlog.reader import Pruned
 from turbod.filter import STREAM_PARAMETERS, read_query
 from turbod.record import Head, head_of_line
-from turbod.server import subscriber
+from turbod.server import subscriber, voice
 from turbod.server.places import Places
 
 SMALL_MEMORY = LogSettings(memory_bytes=1024 * 1024)
@@ -314,7 +314,7 @@ async def test_gaps_stand_at_their_place_in_history_and_live(tmp_path: Path) -> 
 async def test_while_nothing_comes_there_is_a_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(voice, "HEARTBEAT_SECONDS", 0.3)
     monkeypatch.setattr(subscriber, "LONGEST_WAIT_SECONDS", 0.05)
     async with serving(tmp_path) as harness:
         await harness.publish(post(1))
@@ -337,7 +337,7 @@ async def test_while_nothing_comes_there_is_a_heartbeat(
 async def test_without_metadata_there_are_only_arrays_and_pings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(voice, "HEARTBEAT_SECONDS", 0.1)
     async with serving(tmp_path) as harness:
         for path in (
             "/turbostream?metadata=false&cursor=1700000000000000",
@@ -368,7 +368,7 @@ async def test_grazes_path_has_metadata_where_it_is_asked_for(tmp_path: Path) ->
 async def test_during_history_there_is_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(voice, "PROGRESS_SECONDS", 0.0)
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
         head = await harness.fill(300, padding=20_000)
         async with harness.subscribe(f"cursor=0&wantedDids={did(200)}") as client:
@@ -681,7 +681,7 @@ async def test_a_stuck_reader_of_history_does_not_keep_others_from_it(
 async def test_whoever_waits_to_read_history_is_neither_silent_nor_deaf(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr(voice, "PROGRESS_SECONDS", 0.2)
     monkeypatch.setattr(subscriber, "LONGEST_WAIT_SECONDS", 0.1)
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
         await harness.fill(400, padding=20_000)
@@ -707,19 +707,19 @@ async def test_a_client_stuck_at_a_word_between_records_keeps_nobody_from_histor
     """A place held for as long as a client may be stuck would be held for a minute."""
     monkeypatch.setattr(subscriber, "HISTORY_PATIENCE_SECONDS", 0.1)
 
-    slow: list[subscriber.Subscriber] = []
+    slow: list[voice.Voice] = []
 
-    async def stuck(one: subscriber.Subscriber) -> None:
+    async def stuck(one: voice.Voice, *_: object, **__: object) -> None:
         if one in (slow or [one]):
             await trio.sleep_forever()
 
     async with serving(tmp_path, log_settings=SMALL_MEMORY) as harness:
         harness.server._services.history = places = Places(1)
         await harness.fill(400, padding=20_000)
-        monkeypatch.setattr(subscriber.Subscriber, "_tell_progress", stuck)
+        monkeypatch.setattr(voice.Voice, "progress", stuck)
         async with await open_stream(harness, f"/turbostream?cursor=0&wantedDids={did(500)}"):
             await harness.settled(lambda: places.taken == 1)
-            slow += harness.server._connections.subscribers
+            slow += [one._voice for one in harness.server._connections.subscribers]
             async with harness.subscribe("cursor=0") as client:
                 assert len(await client.records(400)) == 400
 

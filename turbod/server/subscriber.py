@@ -5,13 +5,12 @@ server's end, a mistake of the client) is noted and interrupts that task between
 """
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from turbod import frames
-from turbod.eventlog.chunk import Chunk, Gap, Stretch
+from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter, InvalidRequest, read_options_update
 from turbod.server import news
@@ -20,11 +19,10 @@ from turbod.server.packing import PIECE_BYTES, Frames, View
 from turbod.server.places import Place
 from turbod.server.services import BIG_MESSAGES, Services
 from turbod.server.source import Watch
+from turbod.server.voice import Voice
 from turbod.server.websocket import Close, WebSocket
 
 HELLO_SECONDS: Final = 30.0
-PROGRESS_SECONDS: Final = 5.0  # between two `#cursor` during history
-HEARTBEAT_SECONDS: Final = 15.0  # without another message
 TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
@@ -51,13 +49,12 @@ class Subscriber:
         metadata: bool,
         require_hello: bool,
     ) -> None:
-        self._websocket = websocket
+        self._voice = Voice(websocket, services, view=view, metadata=metadata)
         self._services = services
         self._log = services.log
         self._view = view
         self._position = position
         self._asked = asked
-        self._metadata = metadata
         self._require_hello = require_hello
         self._shard = view.interest.filter.shard
         self._watch: Watch | None = None
@@ -66,7 +63,6 @@ class Subscriber:
         self._place: Place | None = None
         self._items: deque[Chunk | Gap] = deque()
         self._is_quick = False
-        self._told_before = 0  # the end of the last gap that it was told of
         self._sending_since: float | None = None
         self._following_since = trio.current_time()
         self._is_interrupted = False
@@ -75,7 +71,6 @@ class Subscriber:
         self._mistake: str | None = None
         self._update: View | None = None
         self._updated_at: deque[float] = deque(maxlen=OPTIONS_UPDATES_PER_MINUTE)
-        self._last_message = self._last_cursor = trio.current_time()
         self.is_live = False
         if services.is_archived(max(position, self._log.floor)) and not require_hello:
             self._take_place()
@@ -99,6 +94,7 @@ class Subscriber:
             self._sending_since is not None
             and now >= self._sending_since + HISTORY_PATIENCE_SECONDS
             and self._place is not None
+            and self._place.given.is_set()
             and self._place.places.is_wanted
         ):
             self.give_way()
@@ -106,8 +102,7 @@ class Subscriber:
             self._is_asleep
             and self._watch is not None
             and (
-                now >= self._last_message + HEARTBEAT_SECONDS
-                or now >= self._following_since + LONGEST_WAIT_SECONDS
+                self._voice.is_beat_due(now) or now >= self._following_since + LONGEST_WAIT_SECONDS
             )
         ):
             self._sleep.cancel()
@@ -197,7 +192,7 @@ class Subscriber:
         self.is_live = self._log.in_memory(self._position)
         await self._tell_cursor("connect")
         if asked < floor and self._asked != 0:
-            await self._tell(news.outdated_cursor(asked, floor))
+            await self._voice.say(news.outdated_cursor(asked, floor))
 
     async def _attend(self) -> Close | None:
         """See to what interrupted."""
@@ -220,7 +215,7 @@ class Subscriber:
         return None
 
     async def _fail(self, name: str, message: str, *, code: int = 1008) -> Close:
-        await self._tell(news.error(name, message, self._position))
+        await self._voice.say(news.error(name, message, self._position))
         return Close(code, name)
 
     def _apply_update(self) -> bool:
@@ -256,7 +251,7 @@ class Subscriber:
         """Send the next chunk in memory, or a piece; return how many records were looked at."""
         chunk = self._log.next_chunk(self._position)
         assert chunk is not None, "the head is above the position, and all is in memory"
-        await self._tell_gap(chunk.gap)
+        await self._voice.gap(chunk.gap, self._position)
         records = self._services.packer.live(chunk, self._position, self._view)
         if records is None:
             self._position = chunk.last
@@ -279,11 +274,12 @@ class Subscriber:
         place = self._take_place()
         try:
             await self._wait_for(place.given)
-            if self._is_interrupted or place.is_left:
-                return
-            stretch = await self._read()
             if not self._is_interrupted and not place.is_left:
-                await self._send_stretch(stretch, place)
+                last = await self._read(place)
+                await self._send_items()
+                if not self._is_interrupted and not place.is_left:
+                    self._position = max(self._position, last)
+                    await self._tell_progress()
         finally:
             self._sending_since = None
             self._items.clear()
@@ -291,26 +287,30 @@ class Subscriber:
             if not self._services.is_archived(self._position) or place.places.is_wanted:
                 self.give_way()
 
-    async def _read(self) -> Stretch:
-        """Read on, and say so while that takes long; nothing where something interrupts."""
-        stretch = Stretch([], self._position)
-        is_done = trio.Event()
+    async def _read(self, place: Place) -> int:
+        """Read on, and say so while that takes long; return the position behind what was read."""
+        last, is_done = self._position, trio.Event()
 
         async def read() -> None:
-            nonlocal stretch
+            nonlocal last
             reading = self._log.read(self._position, self._view.interest.filter)
             try:
                 stretch = await self._services.pace.measured(reading)
             except (Pruned, HistoryUnavailable) as error:
                 self._failure = error
                 self._is_interrupted = True
+            else:
+                last = stretch.last
+                assert last > self._position or self._log.in_memory(last), "a read moves on"
+                if not place.is_left:
+                    self._items.extend(stretch.items)
             is_done.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await self._wait_for(is_done)
             nursery.cancel_scope.cancel()
-        return stretch
+        return last
 
     async def _wait_for(self, event: trio.Event) -> None:
         """Wait, not in silence, until it is set, or something interrupts."""
@@ -319,47 +319,36 @@ class Subscriber:
                 self._is_asleep = True
                 await event.wait()
             self._is_asleep = False
-            self._sending_since = trio.current_time()
             await self._tell_progress()
-            self._sending_since = None
 
-    async def _send_stretch(self, stretch: Stretch, place: Place) -> None:
-        """Send what was read, up to what interrupts or takes the place back."""
-        is_further = stretch.last > self._position or self._log.in_memory(self._position)
-        assert is_further, "a read moves on, or all that follows is in memory"
+    async def _send_items(self) -> None:
+        """Send what was read, up to what interrupts or takes the place back.
+
+        Nothing but `_items` holds what was read, so that a slow client can be rid of it.
+        """
         pace = self._services.pace
-        self._items.extend(stretch.items)
         while self._items and not self._is_interrupted:
             await pace.turn()
             self._sending_since = trio.current_time()
             await pace.measured(self._send_item())
-            self._sending_since = None
-        if not self._is_interrupted and not place.is_left:
-            self._position = max(self._position, stretch.last)
-            self._sending_since = trio.current_time()
             await self._tell_progress()
 
     async def _send_item(self) -> None:
         """Send the first of what was read: a gap, or the next messages of a chunk."""
-        first = self._items[0]
-        if isinstance(first, Gap):
+        await self._voice.gap(_gap_at(self._items[0]), self._position)
+        if not self._items:
+            return  # it gave way meanwhile
+        if isinstance(self._items[0], Gap):
             self._items.popleft()
-            await self._tell_gap(first)
         else:
-            await self._tell_gap(first.gap)
-            del first  # a client that takes nothing would hold it
-            await self._send_piece()
-        await self._tell_progress()
+            await self._send_piece(self._items[0])
 
-    async def _send_piece(self) -> None:
+    async def _send_piece(self, chunk: Chunk) -> None:
         """Send the next messages of the first chunk: all of it to who takes that at once.
 
         What many slow clients hold is bounded by sending pieces while many chunks are on their way.
         """
-        if not self._items:
-            return  # it gave way while it said something
-        services, chunk = self._services, self._items[0]
-        assert isinstance(chunk, Chunk), "a gap was sent as one"
+        services = self._services
         is_big = self._is_quick and services.big_messages < BIG_MESSAGES
         max_bytes = frames.MAX_MESSAGE_BYTES if is_big else PIECE_BYTES
         piece = services.packer.piece(chunk, self._position, self._view, max_bytes=max_bytes)
@@ -379,9 +368,8 @@ class Subscriber:
         self._is_quick = trio.current_time() - started < len(sent) / QUICK_BYTES_A_SECOND
 
     async def _send_records(self, records: Frames) -> None:
-        await self._send(*records.parts, messages=records.messages)
+        await self._voice.records(records)
         self._position = records.last
-        self._services.traffic.records += records.records
 
     async def _follow(self) -> None:
         """Send what is published, as it comes, until interrupted or woken by the clock.
@@ -391,8 +379,8 @@ class Subscriber:
         """
         assert self._watch is not None, "run() begins to watch before anything else"
         self._following_since = trio.current_time()
-        if self._following_since >= self._last_message + HEARTBEAT_SECONDS:
-            await self._beat()
+        if self._voice.is_beat_due(self._following_since):
+            await self._voice.beat(self._position, is_live=self.is_live)
         with trio.CancelScope() as self._sleep:
             while not self._is_interrupted:
                 self._is_asleep = True
@@ -403,54 +391,15 @@ class Subscriber:
                 await self._advance()
         self._is_asleep = False
 
-    async def _beat(self) -> None:
-        if self._metadata:
-            await self._tell_cursor("heartbeat")
-        else:
-            await self._websocket.ping()
-            self._last_message = trio.current_time()
-
-    # Words about the connection.
-
     async def _tell_progress(self) -> None:
-        now = trio.current_time()
-        if self._metadata:
-            if now >= self._last_cursor + PROGRESS_SECONDS:
-                await self._tell_cursor("progress")
-        elif now >= self._last_message + HEARTBEAT_SECONDS:
-            await self._beat()
+        """Say where it stands during history, if that is due."""
+        self._sending_since = trio.current_time()
+        await self._voice.progress(self._position, is_live=self.is_live)
+        self._sending_since = None
 
     async def _tell_cursor(self, reason: news.Reason) -> None:
-        if self._metadata:
-            await self._tell(news.cursor(reason, self._standing()))
-            self._last_cursor = self._last_message
+        await self._voice.cursor(reason, self._position, is_live=self.is_live)
 
-    def _standing(self) -> news.Standing:
-        log, services = self._log, self._services
-        events_behind = log.events_behind(self._position)
-        return news.Standing(
-            cursor=self._position,
-            head=log.head,
-            floor=log.floor,
-            now_us=services.now_us(),
-            live=self.is_live and events_behind is not None,  # it may lag since it was live
-            upstream=services.upstream_state(),
-            events_behind=events_behind,
-            events_per_minute=log.events_per_minute,
-        )
 
-    async def _tell_gap(self, gap: Gap | None) -> None:
-        if gap is not None and gap.before > max(self._position, self._told_before):
-            self._told_before = gap.before
-            await self._tell(news.gap(gap))
-
-    async def _tell(self, message: Mapping[str, Any]) -> None:
-        if self._metadata:
-            await self._send(self._view.frame(self._view.framing.news(message)))
-
-    async def _send(self, *parts: bytes, messages: int = 1) -> None:
-        await self._websocket.send(*parts)
-        self._last_message = trio.current_time()
-        traffic = self._services.traffic
-        traffic.messages += messages
-        traffic.bytes += sum(map(len, parts))
+def _gap_at(item: Chunk | Gap) -> Gap | None:
+    return item if isinstance(item, Gap) else item.gap
