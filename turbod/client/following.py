@@ -65,7 +65,7 @@ class Records:
         self._on_status = on_status
         self._batch: Batch | None = None
         self._records: Iterator[Record] = iter(())
-        self._head = self._count = self._reported_count = 0
+        self._head = self._reached = self._count = self._reported_count = 0
         self._reported_at = self._saved_at = trio.current_time()
         self._saved = cursor
 
@@ -134,7 +134,11 @@ class Records:
 
     def _move_to(self, cursor: int) -> None:
         assert self._batch is not None, "a position is that of a batch"
-        self.cursor = f"{cursor}" if self._known is None else f"{cursor}@{self._batch.server}"
+        if self._known is None:
+            self.cursor = str(cursor)
+        elif cursor >= self._reached:  # else it is being caught up with what another server gave
+            self._reached = cursor
+            self.cursor = f"{cursor}@{self._batch.server}"
 
 
 @asynccontextmanager
