@@ -4,14 +4,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+import trio
 
 from tests.archive.commands import Commands
 from tests.archive.s3_servers import S3Server
-from tests.archive.sealed import T0, add_hour, hour_of_lines, make_archive
+from tests.archive.sealed import HOUR, T0, add_hour, hour_of_lines, make_archive
 from turbod.archive.folder import FolderStore
-from turbod.archive.hour_object import SEEK_TABLE_MAGIC
+from turbod.archive.hour_object import SEEK_TABLE_MAGIC, ending
+from turbod.archive.names import parse_file
 from turbod.archive.parts import Asked
+from turbod.archive.reading import load_index
 from turbod.archive.verification import Verification
 from turbod.eventlog.chunk import Gap
 
@@ -134,6 +138,32 @@ async def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
         await verification.run(parallel=2)
         assert len(found) == 1, place
         assert path.name in found[0]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"sha256": "0" * 64},
+        {"collections": {"app.bsky.feed.post": 60}},
+        {"gaps": [Gap(T0 + HOUR, T0 + HOUR + 7, "before no record")]},
+        {"previous": T0 + 1},
+        {"instance": "elsewhere"},
+    ],
+)
+async def test_an_index_that_is_whole_and_untrue_is_found(
+    turbod: Commands, archive: Path, lie: dict[str, object]
+) -> None:
+    path = object_of(archive, 11)
+    name = parse_file(path.name)
+    assert name is not None
+    index = await load_index(
+        FolderStore(archive), str(path.relative_to(archive)), path.stat().st_size, name
+    )
+    frames = path.read_bytes()[: index.frames[-1].end]
+    path.write_bytes(frames + ending(msgspec.structs.replace(index, **lie)))
+    found = await trio.to_thread.run_sync(findings, turbod, archive)
+    assert len(found) == 1
+    assert "hour=11" in found[0]
 
 
 @pytest.mark.parametrize("left", [0, 1, 30, 0.5, 0.9, -1])
@@ -287,15 +317,17 @@ def test_ls_as_json_says_of_each_hour_what_its_index_says(turbod: Commands, arch
 # From a bucket ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["rclone", "moto"])
 def test_a_bucket_is_listed_fetched_and_verified_as_the_folder_is(
-    turbod: Commands, archive: Path, rclone: S3Server
+    turbod: Commands, archive: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    bucket, client = rclone.bucket(), rclone.client()
+    server: S3Server = request.getfixturevalue(kind)
+    bucket, client = server.bucket(), server.client()
     for path in archive.rglob("*"):
         if path.is_file():
             key = f"some/prefix/{path.relative_to(archive)}"
             client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
-    where = (f"s3://{bucket}/some/prefix", "--s3-endpoint", rclone.endpoint)
+    where = (f"s3://{bucket}/some/prefix", "--s3-endpoint", server.endpoint)
     assert turbod("ls", *where) == turbod("ls", archive)
     assert turbod("get", *where) == turbod("get", archive)
     assert turbod("verify", *where) == turbod("verify", archive)
