@@ -1,12 +1,13 @@
 """`follow`: records from a cursor on, one after the other, whatever servers and networks do."""
 
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
-import structlog
+import msgspec
 import trio
 
 from turbod.client.buffer import Buffer
@@ -24,18 +25,19 @@ GIVE_UP_SECONDS: Final = 3600.0
 REPORT_SECONDS: Final = 5.0  # between two reports of progress, and two moments to save
 RECORDS_BETWEEN_CHECKPOINTS: Final = 100
 
-log = structlog.get_logger()
+# Not structlog, which unless it is told otherwise writes into a program's standard output.
+log = logging.getLogger("turbod.client")
 
 
 def log_gap(gap: Gap) -> None:
     """Write a gap to the log: what `follow` does where it is not told otherwise."""
-    log.warning("stream_gap", after=gap.after, before=gap.before, reason=gap.message)
+    log.warning("events between %d and %d may be missing: %s", *msgspec.structs.astuple(gap))
 
 
 def log_status(status: Status) -> None:
     """Write a server's state to the log: what `follow` does where it is not told otherwise."""
-    tell = log.warning if status.is_stuck else log.info
-    tell("stream_status", server=status.server, state=status.words)
+    level = logging.WARNING if status.is_stuck else logging.INFO
+    log.log(level, "%s: %s", status.server, status.words)
 
 
 class Records:
