@@ -3,7 +3,9 @@ import json
 import pytest
 
 from turbod.event import Malformed, parse
-from turbod.record import Record, head_of_line, read_line
+from turbod.exclusion import Exclusion
+from turbod.filter import Filter
+from turbod.record import Head, Record, head_of_line, head_or_nobody, read_line
 
 
 def test_a_line_gives_back_its_cursor_event_and_head(captured_events: list[bytes]) -> None:
@@ -24,3 +26,17 @@ def test_a_line_gives_back_its_cursor_event_and_head(captured_events: list[bytes
 def test_what_is_no_whole_record_is_malformed(line: bytes) -> None:
     with pytest.raises(Malformed):
         read_line(line)
+
+
+def test_a_line_that_is_no_record_comes_from_nobody_so_that_no_filter_fails_over_it() -> None:
+    line = b'{"cursor":1745342977546824,"at_uri":"x","message":{"kind":"commiu"}}'
+    assert head_or_nobody(line) == Head(1745342977546824, "", "", "", "", ())
+    assert Filter().matches(head_or_nobody(line), len(line))
+    assert not Filter(dids=frozenset({"did:web:x.example"})).matches(head_or_nobody(line), 10)
+
+
+def test_what_cannot_be_judged_is_withheld() -> None:
+    exclusion = Exclusion()
+    exclusion.change(frozenset({"did:web:x.example"}))
+    line = b'{"cursor":1745342977546824,"message":{"kind":"commiu"},"by":"did:web:x.example"}'
+    assert exclusion.withhold(head_or_nobody(line), line) is None

@@ -59,12 +59,15 @@ class Exclusion:
             self._older_until = head
 
     def withhold(self, head: Head, line: bytes) -> bytes | None:
-        """Return the line as it may be sent, or None where it may not."""
+        """Return the line as it may be sent, or None where it may not, or nobody can tell."""
         if head.did in self._dids:
             return None
         if head.cursor > self._older_until or not self._named_in(line):
             return line
-        return _without(line, self._dids)
+        try:
+            return _without(line, self._dids)
+        except (ValueError, LookupError, RecursionError):
+            return None
 
     def _named_in(self, line: bytes) -> bool:
         return any(name.decode() in self._dids for name in _DID_IN_TEXT.findall(line))

@@ -47,11 +47,16 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return Head(cursor, event.did, event.kind, event.operation, event.collection, event.about)
 
 
+class _Cursor(msgspec.Struct):
+    cursor: int
+
+
 class _Line(msgspec.Struct):
     cursor: int
     message: msgspec.Raw
 
 
+_decode_cursor = msgspec.json.Decoder(_Cursor).decode
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
@@ -66,6 +71,18 @@ def read_line(line: bytes) -> tuple[int, Event]:
     except (ValueError, RecursionError):
         raise Malformed("json") from None
     return decoded.cursor, parse(bytes(decoded.message))
+
+
+def head_or_nobody(line: bytes) -> Head:
+    """Read a head as head_of_line, for readers who cannot do anything about damage on a disk.
+
+    A line that is whole JSON with a cursor but no record of ours comes from nobody and is about
+    nobody: filters pass over it, and who wants everything gets it as it lies there.
+    """
+    try:
+        return head_of_line(line)
+    except Malformed:
+        return Head(_decode_cursor(line).cursor, "", "", "", "", ())
 
 
 def head_of_line(line: bytes) -> Head:

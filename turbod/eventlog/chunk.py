@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from turbod.eventlog.line import HEAD_BYTES, cursor_of, head_cursor
-from turbod.record import Head, head_of_line
+from turbod.record import Head, head_or_nobody
 
 MAX_CHUNK_RECORDS: Final = 100
 MAX_CHUNK_BYTES: Final = 512 * 1024  # of the array text; a single longer record stands alone
@@ -99,7 +99,7 @@ class Chunk:
     def heads(self) -> Sequence[Head]:
         """What filters ask for, one a record; read from the lines where they came from disk."""
         if self._heads is None:
-            self._heads = tuple(head_of_line(self.line(i)) for i in range(len(self)))
+            self._heads = tuple(head_or_nobody(self.line(i)) for i in range(len(self)))
         return self._heads
 
     def line(self, index: int) -> bytes:
