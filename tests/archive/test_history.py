@@ -1,6 +1,7 @@
 """Reading objects: what each reader gets is what a plain scan selects, or a gap in its place."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from trio.testing import MockClock
 from tests.archive.samples_archive import (
     DIDS,
     HOUR,
+    LIKE,
     POST,
     T0,
     Archive,
     NoLog,
     cursor_of,
+    line,
     lines_above,
     matching,
     plain_lines,
@@ -171,6 +174,38 @@ async def test_gaps_of_an_index_are_told_once_whatever_is_selected(tmp_path: Pat
                 assert last == cursor_of(lines[-1])
 
 
+async def test_a_gap_before_every_record_is_told_at_its_place(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    lines = plain_lines(0, 60)
+    cursors = [cursor_of(each) for each in lines]
+    gaps = [Gap(after, before, "lost") for after, before in pairwise(cursors)]
+    archive.add(lines, previous=0, gaps=gaps)
+    await archive.relist()
+    async with archive.opened() as history:
+        for chosen in (EVERYTHING, POSTS):
+            assert await read_all(history, 0, chosen) == (
+                matching(lines, chosen),
+                gaps,
+                cursors[-1],
+            )
+
+
+async def test_gaps_in_frames_that_are_left_out_are_told_too(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    kinds = [POST] * 40 + [LIKE] * 40
+    lines = [line(T0 + number, kind=kind) for number, kind in enumerate(kinds)]
+    gaps = [Gap(T0 + number - 1, T0 + number, "lost") for number in (2, 30, 45, 79)]
+    archive.add(lines, previous=0, gaps=gaps)
+    await archive.relist()
+    async with archive.opened() as history:
+        for kind in (POST, LIKE):
+            chosen = Filter(collections=frozenset({kind}))
+            for position in (0, T0 + 20):
+                found, told, _ = await read_all(history, position, chosen)
+                assert found == matching(lines, chosen, above=position)
+                assert told == [gap for gap in gaps if gap.before > position]
+
+
 async def test_a_gap_behind_the_last_record_of_an_hour_is_told_too(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     first, second = plain_lines(0, 20), plain_lines(1, 20)
@@ -264,7 +299,7 @@ async def test_a_gap_ends_where_memory_begins(tmp_path: Path) -> None:
         assert [(gap.after, gap.before) for gap in told] == [
             (cursor_of(every[9]), cursor_of(every[40]))
         ]
-        assert log.in_memory(last), "what follows comes from there"
+        assert last == log.memory[0] - 1, "what follows comes from there"
         assert await read_all(history, cursor_of(every[45]), newer=log) == (
             [], [], cursor_of(every[45]),
         )  # fmt: skip
@@ -445,6 +480,40 @@ async def test_after_a_minute_without_an_answer_history_is_unavailable(
                 await history.read(0, EVERYTHING, newer=NoLog())
             assert history.statistics().fault == "the bucket is on holiday"
     assert [each["event"] for each in logged] == ["archive_away"]
+
+
+async def test_what_is_remembered_of_a_store_is_no_answer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The index is in memory, the frame is not."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    archive = Archive(tmp_path)
+    archive.add_hours([0], 90)
+    await archive.relist()
+    store = Watched(archive.store)
+    async with archive.opened(store=store) as history:
+        await history.index(next(iter(archive.catalogue)))
+        store.fault = StoreFault("the bucket is on holiday")
+        began = trio.current_time()
+        with pytest.raises(HistoryUnavailable, match="on holiday"):
+            await history.read(0, EVERYTHING, newer=NoLog())
+        assert 59 < trio.current_time() - began < 61
+
+
+async def test_a_slow_store_is_no_absent_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What counts is the time without any answer."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    archive = Archive(tmp_path)
+    every = archive.add_hours([0, 1], 60)
+    await archive.relist()
+
+    class Slow(Watched):
+        async def read(self, key: str, *, offset: int, size: int) -> bytes:
+            await trio.sleep(40)
+            return await super().read(key, offset=offset, size=size)
+
+    async with archive.opened(store=Slow(archive.store)) as history:
+        assert (await read_all(history, 0, POSTS))[:2] == (matching(every, POSTS), [])
 
 
 async def test_what_was_read_before_the_store_went_is_returned_at_once(tmp_path: Path) -> None:

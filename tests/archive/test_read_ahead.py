@@ -177,6 +177,18 @@ async def test_who_waits_for_much_room_is_not_passed_by_who_needs_little(
     assert autojump_clock.current_time() > 0
 
 
+async def test_reading_ahead_does_not_pass_who_waits_for_room(autojump_clock: MockClock) -> None:
+    fetches = Fetches()
+    async with running() as things, trio.open_nursery() as nursery:
+        nursery.start_soon(fetches.get, things, 60)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(fetches.get, things, 90)
+        await trio.testing.wait_all_tasks_blocked()
+        fetches.begin(things, 10)
+    assert fetches.begun == [60, 90]
+    assert autojump_clock.current_time() > 0
+
+
 async def test_reading_ahead_puts_out_nothing_that_is_in_use(autojump_clock: MockClock) -> None:
     fetches = Fetches()
     async with running() as things:

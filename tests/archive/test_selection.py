@@ -124,6 +124,16 @@ def test_a_line_is_judged_by_its_head(chosen: Filter, kind: str, *, expected: bo
     assert passes(chosen, line(T0, kind=kind)) == expected
 
 
+@pytest.mark.parametrize("others", [0, 20])
+def test_a_did_that_is_written_in_escapes_is_not_overlooked(others: int) -> None:
+    chosen = Filter(about=frozenset([DIDS[1], *(f"did:web:x{i}" for i in range(others))]))
+    for is_escaped in (False, True):
+        text = line(T0, kind=FOLLOW, about=DIDS[1], is_escaped=is_escaped)
+        assert chosen.matches(head_of_line(text), len(text))
+        assert passes(chosen, text)
+    assert not passes(chosen, line(T0, kind=FOLLOW, about=DIDS[2]))
+
+
 @pytest.mark.parametrize(
     "text",
     [

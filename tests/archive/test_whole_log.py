@@ -271,6 +271,40 @@ async def test_nobody_notices_what_moves_on_under_them(tmp_path: Path, seed: int
             assert gaps == []
 
 
+async def test_an_hour_that_is_released_while_it_is_read_is_read_on_from_its_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(tmp_path) as life:
+        await grown(life)
+        position = list(life.lines)[165]
+        assert not life.whole.is_archived(position)
+        read_chunks = life.log.read_chunks
+
+        async def release_and_read(after: int) -> list[Chunk]:
+            await life.seal()
+            return await read_chunks(after)
+
+        monkeypatch.setattr(life.log, "read_chunks", release_and_read)
+        stretch = await life.whole.read(position, EVERYTHING)
+        assert life.whole.is_archived(position)
+        assert stretch.last > position
+        assert lines_above(stretch.items, position)[0] == life.plain(above=position)[0]
+
+
+async def test_what_the_log_has_as_files_is_never_read_from_anothers_object(
+    tmp_path: Path,
+) -> None:
+    """Another turbod may have written objects of hours that this one's log still has."""
+    async with living(tmp_path) as life:
+        await grown(life)
+        life.archive.add_hours([4, 5, 6], 20)
+        await life.archive.relist()
+        assert await follow(life.whole, 0, EVERYTHING) == (life.plain(), [])
+        position = list(life.lines)[170]
+        assert not life.whole.is_archived(position)
+        assert await follow(life.whole, position, EVERYTHING) == (life.plain(above=position), [])
+
+
 # ---- What is not there
 
 
@@ -337,6 +371,24 @@ async def test_while_the_store_was_not_listed_what_may_be_in_it_is_waited_for(
         assert life.whole.is_archived(0)
         position = list(life.lines)[-350]
         assert await follow(life.whole, position, EVERYTHING) == (life.plain(above=position), [])
+        await life.archive.relist()
+        assert await follow(life.whole, 0, EVERYTHING) == (life.plain(), [])
+
+
+async def test_what_nobody_knows_of_is_no_gap_before_the_store_was_listed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.02
+    async with living(tmp_path, is_listed=False, memory_bytes=1000) as life:
+        await life.append(0, 10)
+        await life.append(1, 10)
+        assert await life.seal()
+        assert life.upload()
+        assert life.prune()
+        life.archive.catalogue.listed([])
+        life.archive.catalogue.is_listed = False
+        with pytest.raises(HistoryUnavailable, match="listed"):
+            await life.whole.read(min(life.lines), EVERYTHING)
         await life.archive.relist()
         assert await follow(life.whole, 0, EVERYTHING) == (life.plain(), [])
 

@@ -124,10 +124,11 @@ class History:
             Pruned: records above `after` were dropped.
             HistoryUnavailable: the store did not answer for a minute.
         """
-        reading = _Reading(self, after, self._selection(chosen), newer)
+        patience = trio.CancelScope()
+        reading = _Reading(self, after, self._selection(chosen), newer, patience)
         backoff = Backoff(first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_RETRY_SECONDS)
         why = "it did not answer"
-        with trio.move_on_after(PATIENCE_SECONDS) as patience:
+        with patience:
             while not reading.is_enough:
                 try:
                     if not await reading.step():
@@ -138,7 +139,7 @@ class History:
                     why = str(fault)
                     await trio.sleep(backoff.next_seconds())
                 else:
-                    patience.deadline = trio.current_time() + PATIENCE_SECONDS
+                    reading.be_patient()
         if patience.cancelled_caught and not reading.has_moved:
             raise HistoryUnavailable(f"{self.objects.url} for a minute: {why}")
         return Stretch(reading.items, reading.last)
@@ -180,17 +181,27 @@ class _Reading:
         last: the position behind them.
     """
 
-    def __init__(self, history: History, after: int, selection: Selection, newer: Newer) -> None:
+    def __init__(
+        self,
+        history: History,
+        after: int,
+        selection: Selection,
+        newer: Newer,
+        patience: trio.CancelScope,
+    ) -> None:
         self._history = history
         self._objects = history.objects
         self._catalogue = history.catalogue
         self._selection = selection
         self._newer = newer
+        self._patience = patience
         self._after = after
         self._size = self._passed = self._frames = 0
         self._until = trio.current_time() + CALL_SECONDS
+        self._entered: Name | None = None
         self.items: list[Item] = []
         self.last = after
+        self.be_patient()
 
     @property
     def has_moved(self) -> bool:
@@ -207,6 +218,10 @@ class _Reading:
             or (self.has_moved and trio.current_time() >= self._until)
         )
 
+    def be_patient(self) -> None:
+        """Wait for another minute: there was an answer."""
+        self._patience.deadline = trio.current_time() + PATIENCE_SECONDS
+
     async def step(self) -> bool:
         """Read a frame or pass an object; False where this call has nothing more to find.
 
@@ -218,12 +233,15 @@ class _Reading:
         if not self.last and catalogue.is_listed:
             self.last = self._after = catalogue.floor
         held = catalogue.after(self.last)
-        if held is None or held.name.first > self._newer.floor:
+        if held is None or held.name.last > self._newer.floor:
             return self._wait_for_listing()
         try:
             index = await self._objects.index(held)
         except Damaged as error:
             return self._miss(held, [], [], str(error))
+        if held.name != self._entered:  # the first time that it answered, not at each retry
+            self._entered = held.name
+            self.be_patient()
         if index.previous <= self.last:
             return await self._enter(held, index, [])
         if not catalogue.is_listed:

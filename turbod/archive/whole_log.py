@@ -123,9 +123,9 @@ class WholeLog:
         return self._log.watch(dids)
 
     def _is_in_object(self, after: int) -> bool:
-        """Tell whether what follows is in an object, and the log's files have not that and more."""
+        """Tell whether what follows is in an object, of which the log's files have nothing."""
         held = self._catalogue.after(after)
-        return held is not None and held.name.first <= self._log.floor
+        return held is not None and held.name.last <= self._log.floor
 
     def _is_all_known(self, after: int) -> bool:
         """Tell whether there can be no object behind this position that nobody knows of yet."""
