@@ -57,6 +57,15 @@ def test_before_it_is_repaired_the_log_looks_empty(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_before_it_is_repaired_the_log_has_nothing_of_what_lies_elsewhere(tmp_path: Path) -> None:
+    """So whoever reads then looks for it where it is."""
+    log = EventLog(tmp_path, SMALL, written=lambda _: None)
+    log.after = 5
+    assert (log.floor, log.lost) == (5, 5)
+    assert not log.retains(4)
+    assert log.retains(5)
+
+
 async def test_whoever_waited_at_an_empty_log_gets_its_first_record(tmp_path: Path) -> None:
     async with running(tmp_path) as log:
         await append(log, range(1))

@@ -137,6 +137,8 @@ class Archive:
         size = 0
         while position < last:
             stretch = await self.whole.read(position, EVERYTHING)
+            if stretch.last <= position:
+                return []
             for item in stretch.items:
                 if not isinstance(item, Chunk):
                     return []

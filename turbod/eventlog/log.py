@@ -61,8 +61,6 @@ class EventLog:
     Attributes:
         data: turbod's data folder; the log lies in its folder `live`.
         written: is told the intake numbers of records as soon as they are on disk and published.
-        after: the newest cursor that lies elsewhere: all in `live` is above, all to come will be.
-            It may be set until `run`.
         ended: no cursor below it is given: the end of the newest hour that lies elsewhere. It may
             be set until `run`.
         recent: the newest chunks up to `after`, for those who resume; may be set until `run`.
@@ -78,21 +76,33 @@ class EventLog:
         after: int = 0,
         ended: int = 0,
     ) -> None:
+        self._folder = data / "live"
         self.after = after
         self.ended = ended
         self.recent: Sequence[Chunk] = ()
-        self._folder = data / "live"
         self._settings = settings
         self._written = written
         self._now_us = now_us
         self._watches = Watches()
         self._finished = trio.lowlevel.ParkingLot()
-        self._hours = Hours(self._folder)
         self._tail = Tail(memory_bytes=settings.memory_bytes)
         self._reader: Reader
         self._writer: Writer
         self._rate: EventRate
         self._records = 0
+
+    @property
+    def after(self) -> int:
+        """The newest cursor that lies elsewhere: all in `live` is above, all to come will be.
+
+        It may be set until `run`; the log has nothing up to it, from then on.
+        """
+        return self._after
+
+    @after.setter
+    def after(self, cursor: int) -> None:
+        self._after = cursor
+        self._hours = Hours(self._folder, lost=cursor)
 
     @property
     def head(self) -> int:
