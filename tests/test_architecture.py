@@ -18,7 +18,9 @@ ROWS = (
 )
 PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
 PURE_PARTS = (
-    *("archive/did_filter", "archive/index", "archive/names"),
+    *("archive/catalogue", "archive/cutting", "archive/did_filter", "archive/hour_object"),
+    *("archive/hours_page", "archive/index", "archive/intruders", "archive/names"),
+    *("archive/parts", "archive/selection"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
     *("hydration/views", "server/packing"),
