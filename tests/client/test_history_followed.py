@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.archive.sealed import add_hour, hour_of_lines
 from tests.client.programs import running, until
 from tests.server.harness import post
-from tests.server.served_archive import HOURS, T0, Archive, serving_archive
+from tests.server.served_archive import HOURS, LONG_AGO, T0, Archive, serving_archive
 from turbod.archive.store import StoreFault
+from turbod.client import Gap
 from turbod.cursor import HOUR_US
 
 COUNT = 120  # records an hour
@@ -118,3 +120,15 @@ async def test_an_archive_that_dies_on_the_way_is_gone_on_with_on_the_stream(
             assert any("history comes by the stream" in words for words in program.words)
             (gap,) = program.gaps
             assert gap.after == archive.names[1].last
+
+
+async def test_a_gap_inside_an_object_is_told_between_its_records(tmp_path: Path) -> None:
+    async with serving_archive(tmp_path, hours=()) as (harness, archive):
+        lines = hour_of_lines(LONG_AGO, 10)
+        cursors = [cursor_of(line) for line in lines]
+        hidden = Gap(cursors[4], cursors[5], "the upstream had no more")
+        add_hour(archive.folder, lines, previous=0, gaps=[hidden])
+        await archive.look()
+        async with running(f"127.0.0.1:{harness.port}", cursor=0) as program:
+            await until(lambda: len(program.lines) == 10)
+            assert program.items[5] == hidden

@@ -165,7 +165,7 @@ async def follow(
 
     Used as `async with follow("wss://host") as records: async for record in records: ...`.
     Connections are made again as often as it takes. A program that is slow holds the server up;
-    4 MiB wait in memory, and while an archive is read some 160 MB more. The callbacks are called
+    4 MiB wait in memory; while an archive is read it takes some 250 MB. The callbacks are called
     while `records` is asked for the next one, in their place among the records.
 
     Args:
