@@ -214,19 +214,19 @@ class Seams:
         """The objects in the archive, oldest first."""
         return [key for key in self.place.listing() if key.endswith(".zst")]
 
-    async def happen(self, events: int) -> None:
+    async def happen(self, events: int, *, burst: int = BURST) -> None:
         """Let so many events happen, each burst once the one before was delivered."""
-        for begun in range(0, events, BURST):
-            emitted = self.simulation.emit(min(BURST, events - begun))
+        for begun in range(0, events, burst):
+            emitted = self.simulation.emit(min(burst, events - begun))
             self._expected += sum(is_wanted(json.loads(message)) for message in emitted)
             await until(
                 lambda: len(self.lines) >= self._expected, seconds=30, what="delivered live"
             )
 
-    async def pass_hour(self, events: int) -> None:
+    async def pass_hour(self, events: int, *, burst: int = BURST) -> None:
         """Let an hour pass, and so many events happen in the new one."""
         self.clock.advance()
-        await self.happen(events)
+        await self.happen(events, burst=burst)
 
     async def end_quietly(self) -> None:
         """Let the hour end though nothing happens."""

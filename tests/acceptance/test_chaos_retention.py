@@ -1,71 +1,61 @@
-"""A log that is full lets its oldest hours go: who is too slow is told so, nobody else notices."""
+"""A full archive lets its oldest hours go: who is too slow is told so, nobody else notices."""
 
 from pathlib import Path
 
 import pytest
-import trio
 
+from tests.acceptance.archive_seams import seams
 from tests.acceptance.follower import Follower, cursor_of
 from tests.acceptance.plain_scan import differences, events_of, sent
-from tests.acceptance.process import WRONG_CLOCK, serving
-from tests.acceptance.settling import until
-from turbod.simulation.jetstream_host import clock_us
-from turbod.simulation.world import simulated
+from tests.acceptance.settling import caught_up, until
 
 HOURS = 7
-EVENTS_AN_HOUR = 1500  # some 4 MB
-OPTIONS = {
-    "log-max-bytes": 10 * 1024 * 1024,
-    "log-memory-bytes": 1024 * 1024,
-    "hydration-calls-per-second": 1000,
-}
+EVENTS_AN_HOUR = 1500  # some 4 MB, and an object of 700 KB
+OPTIONS = {"archive-max-bytes": 1_500_000, "archive-when-full": "drop_oldest"}
 
 
-async def read_all(follower: Follower, count: int) -> None:
-    """Wait until it has so many records."""
-    await until(lambda: len(follower.lines) >= count, seconds=20, what=f"{count} records")
+def losses(follower: Follower) -> list[tuple[int, int]]:
+    """Return between which positions something is lost, as it was told at either end."""
+    errors = [n for n, told in enumerate(follower.news) if told["$type"] == "#error"]
+    found = []
+    for place in errors:
+        error, connected, outdated = follower.news[place : place + 3]
+        assert (error["error"], outdated["name"]) == ("ConsumerTooSlow", "OutdatedCursor")
+        found.append((error["cursor"], connected["cursor"]))
+    assert len(found) == len(follower.ends)
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_a_reader_that_is_too_slow_for_the_disk_is_told_what_it_lost(tmp_path: Path) -> None:
+async def test_a_reader_that_is_too_slow_for_the_archive_is_told_what_it_lost(
+    tmp_path: Path,
+) -> None:
     """`ConsumerTooSlow` where it stands, then `OutdatedCursor`; between them lies what is lost."""
-    ahead = tmp_path / "ahead"
-    ahead.write_text("0")
-    async with (
-        simulated(
-            seed=71, now_us=lambda: clock_us() + int(ahead.read_text()) * 1_000_000
-        ) as network,
-        serving(
-            network,
-            tmp_path / "data",
-            options=OPTIONS,
-            program=("-c", WRONG_CLOCK, str(ahead)),
-        ) as turbod,
-        trio.open_nursery() as nursery,
-    ):
-        prompt = Follower(turbod.port)
-        slow = Follower(turbod.port, read_bytes=4096, pause_seconds=0.05)
-        for follower in (prompt, slow):
-            await nursery.start(follower.run)
-        await until(lambda: slow.start is not None is not prompt.start, seconds=10, what="both")
-        for hour in range(HOURS):
-            ahead.with_suffix(".new").write_text(str(hour * 3600))
-            ahead.with_suffix(".new").rename(ahead)
-            network.emit(EVENTS_AN_HOUR)
-            await read_all(prompt, len(sent(network)))
-        assert differences(sent(network), events_of(prompt.lines)) == ""
-        assert not prompt.ends
+    async with seams(tmp_path, seed=71, options=OPTIONS) as race:
+        slow = Follower(race.turbod.port, read_bytes=4096, pause_seconds=0.05)
+        await race.nursery.start(slow.run)
+        await slow.connected.wait()
+        for _ in range(HOURS):
+            await race.pass_hour(EVENTS_AN_HOUR, burst=EVENTS_AN_HOUR)
+        await until(lambda: "archive_hour_dropped" in race.turbod.output, seconds=20, what="full")
+        assert differences(sent(race.simulation), events_of(race.lines)) == ""
         slow.pause_seconds = 0.0
-        await until(lambda: slow.lines[-1:] == prompt.lines[-1:], seconds=20, what="the end")
-        status = await turbod.status()
-        assert status["log"]["disk_bytes"] < OPTIONS["log-max-bytes"] * 1.5
-        nursery.cancel_scope.cancel()
-    errors = [told for told in slow.news if told["$type"] == "#error"]
-    assert [told["error"] for told in errors] == ["ConsumerTooSlow"]
-    assert slow.ends == [1008]
-    outdated = next(n for n, told in enumerate(slow.news) if told.get("name") == "OutdatedCursor")
-    lost_after, lost_until = errors[0]["cursor"], slow.news[outdated - 1]["cursor"]
-    left = [line for line in prompt.lines if not lost_after < cursor_of(line) <= lost_until]
-    assert slow.lines == left
-    assert len(left) < len(prompt.lines)
+        await until(lambda: slow.lines[-1:] == race.lines[-1:], seconds=20, what="the end")
+        archive = (await race.turbod.status())["archive"]
+        assert archive["archiver"]["stored_bytes"] <= OPTIONS["archive-max-bytes"]
+        kept = Follower(race.turbod.port)
+        await race.nursery.start(kept.run)
+        await caught_up([kept], race.lines)
+        assert set(slow.ends) == {1008}
+        lost_between = losses(slow)
+    assert kept.start == archive["floor"]
+    lost = [
+        line
+        for after, last in lost_between
+        for line in race.lines
+        if after < cursor_of(line) <= last
+    ]
+    assert lost
+    assert slow.lines == [line for line in race.lines if line not in set(lost)]
+    assert not slow.gaps
