@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks import calls, catching_up, fan_out, latency, memory, small, stages, throughput
+from benchmarks import (
+    calls,
+    catching_up,
+    fan_out,
+    history,
+    latency,
+    memory,
+    small,
+    stages,
+    throughput,
+)
 from benchmarks.figures import Figure, load_average, say
 from benchmarks.options import Options
 
@@ -21,6 +31,7 @@ ALL: Final[dict[str, Callable[[Options], Iterator[Figure]]]] = {
     "fan_out": fan_out.measure,
     "memory": memory.measure,
     "small": small.measure,
+    "history": history.measure,
 }
 
 

@@ -74,18 +74,29 @@ class Post(msgspec.Struct):
 class Believable:
     """A network whose accounts only write posts."""
 
-    def __init__(self, *, seed: int = 1, first_us: int = FIRST_US, step_us: int = STEP_US) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        first_us: int = FIRST_US,
+        step_us: int = STEP_US,
+        accounts: int = ACCOUNTS,
+    ) -> None:
         self._random = Random(seed)  # noqa: S311 - repeatable on purpose
         self._seed = seed
         self._now_us = first_us
         self._step_us = step_us
-        self._ranks = list(accumulate((rank + 1) ** -EXPONENT for rank in range(ACCOUNTS)))
+        self._ranks = list(accumulate((rank + 1) ** -EXPONENT for rank in range(accounts)))
         self._words = Words(self._random)
         self._authors: dict[int, Author] = {}
         self._profiles: dict[str, Entry] = {}
         self._posts: dict[str, Entry] = {}
         self._recent: deque[Post] = deque(maxlen=POSTS_KEPT)
         self._answered: deque[Post] = deque(maxlen=2000)
+
+    def move_to(self, now_us: int) -> None:
+        """Let it be as late as this, if it is not later."""
+        self._now_us = max(self._now_us, now_us)
 
     def records(self, count: int) -> Iterator[tuple[int, Record]]:
         """Yield the next records with their cursors."""

@@ -1,7 +1,7 @@
 """A warm turbod under a paced stream of events: what latency, fan_out and memory share."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +111,14 @@ class Load:
 
 
 @contextmanager
-def load(options: Options, *, accounts: int, posts: int) -> Iterator[Load]:
-    """Give a warm turbod."""
+def load(
+    options: Options,
+    *,
+    accounts: int,
+    posts: int,
+    settings: Mapping[str, object] | None = None,
+) -> Iterator[Load]:
+    """Give a warm turbod, on its defaults but for these settings."""
     with (
         options.folder() as folder,
         Helper("world", hosts=1, accounts=accounts, posts=posts) as world,
@@ -120,6 +126,7 @@ def load(options: Options, *, accounts: int, posts: int) -> Iterator[Load]:
             folder,
             upstream=world.started["upstreams"][0],
             appview=world.started["appview"],
+            settings=settings,
             profile=options.profile,
         ) as turbod,
         Helper("clients", port=turbod.port) as clients,

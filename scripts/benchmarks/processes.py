@@ -138,7 +138,8 @@ class Turbod:
             module = ["benchmarks.sampled", str(self.profile_path)]
         self._command = [sys.executable, "-m", *module, "serve"]
         for name, value in options.items():
-            self._command += [f"--{name}", str(value)]
+            for each in value if isinstance(value, tuple) else (value,):
+                self._command += [f"--{name}", str(each)]
         self._said = (folder / "turbod.log").open("ab")
         self.start()
         until("turbod reads", self._is_reading, seconds=START_SECONDS)
