@@ -437,3 +437,16 @@ async def test_an_answer_that_comes_in_drops_is_not_waited_for_for_ever(
         store = store_at(endpoint, bucket=bucket, seconds=0.6)
         found = await fault(OPERATIONS["sha256"], store, seconds=4)
     assert "not done within 1 s" in str(found)
+
+
+async def test_a_url_of_aws_names_the_host_of_the_buckets_own_region(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The host of all regions may redirect, and what was signed for it does not hold elsewhere."""
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store("bucket", "archive", S3Settings(region="us-west-2"))
+    url = await store.url_of(KEY, seconds=60)
+    assert url is not None
+    assert url.startswith("https://bucket.s3.us-west-2.amazonaws.com/archive/dt%3D2026-11-20/")

@@ -89,7 +89,11 @@ class Asker:
         return client
 
     def _config(self) -> Config:
-        addressing: Any = {"addressing_style": self._settings.addressing}
+        settings = self._settings
+        # For AWS boto3's own choice is the host of all regions, where a URL that we sign may be
+        # redirected, and so no longer hold; `virtual` is the region's own.
+        is_own_choice = settings.addressing == "auto" and not settings.endpoint
+        addressing: Any = {"addressing_style": "virtual" if is_own_choice else settings.addressing}
         # boto3's own checksums go in a trailer that servers other than AWS refuse, and come back
         # for the whole object where a part was asked; we send and check our own.
         return Config(
