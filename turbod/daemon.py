@@ -67,7 +67,7 @@ async def serve(settings: Settings) -> int:
             daemon.close()
             raise
         async with trio.open_nursery() as nursery:
-            await nursery.start(daemon.run, listeners)
+            nursery.start_soon(daemon.run, listeners)
             number = await anext(signals)
             log.info("stopping", signal=signal.Signals(number).name)
             nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
@@ -156,13 +156,18 @@ class Daemon:
             raise _no_data(self._settings.data, _first(errors)) from None
 
     async def stop(self) -> None:
-        """Stop reading, finish what is under way, sync, say goodbye to subscribers."""
+        """Stop reading, finish what is under way, sync, say goodbye to subscribers.
+
+        It may be called as soon as `run` was: what has not begun yet has nothing to finish, and
+        the database then knows more than we do.
+        """
         self._upstream_scope.cancel()
-        with trio.move_on_after(DRAIN_HYDRATION_SECONDS):
-            await self.hydrator.drain()
-        if self.log.fault is None:
-            await self.log.flush()
-        await self._save()
+        if self.upstream is not None:
+            with trio.move_on_after(DRAIN_HYDRATION_SECONDS):
+                await self.hydrator.drain()
+            if self.log.fault is None:
+                await self.log.flush()
+            await self._save()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.archive.finish)
             await self.server.drain(seconds=self._settings.server.shutdown_seconds / 2)

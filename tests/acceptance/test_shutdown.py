@@ -114,6 +114,28 @@ async def test_a_second_signal_means_now(tmp_path: Path) -> None:
         assert time.monotonic() - began < 1.5
 
 
+async def test_it_ends_at_once_while_the_start_waits_for_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that does not answer may hold a first start for a minute; a signal ends that."""
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "key")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        data = tmp_path / "data"
+        turbod = nowhere(data, "--archive", "s3://bucket/archive", "--s3-endpoint", endpoint)
+        try:
+            await turbod.start(wait=False)
+            await until(data.joinpath("verified").exists, seconds=20, what="it begins")
+            began = time.monotonic()
+            assert await turbod.stop() == 0
+            assert time.monotonic() - began < SHUTDOWN_SECONDS + SLACK_SECONDS
+        finally:
+            await turbod.clean_up()
+    turbod.check_own_faults()
+    assert "event=stopped in_time=true" in turbod.output
+
+
 async def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
     """The line names the address and what to do."""
     turbod = nowhere(tmp_path / "data")
