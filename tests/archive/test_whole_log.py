@@ -407,6 +407,41 @@ async def test_older_objects_that_are_learnt_of_late_are_read(tmp_path: Path) ->
         assert (lines, gaps) == ([*older, *life.plain()], [])
 
 
+async def test_older_objects_are_read_too_once_an_hour_in_memory_was_released(
+    tmp_path: Path,
+) -> None:
+    """Memory that began with the log has nothing of the older objects, released or not."""
+    async with living(tmp_path, is_listed=False) as life:
+        older = life.archive.add_hours([-3, -2], 20)
+        await life.append(0, 30)
+        await life.append(1, 5)
+        assert await life.seal()
+        await life.archive.relist()
+        assert life.log.in_memory(0)
+        assert await follow(life.whole, 0, EVERYTHING) == ([*older, *life.plain()], [])
+        first = min(life.lines)
+        position = first + 5
+        assert life.whole.in_memory(first), "what memory has is not read from its object"
+        assert await follow(life.whole, position, EVERYTHING) == (life.plain(above=position), [])
+
+
+async def test_an_older_object_that_is_damaged_is_a_gap_though_memory_goes_back_as_far(
+    tmp_path: Path,
+) -> None:
+    """Memory that began with the log has not got what the damaged object held."""
+    async with living(tmp_path, is_listed=False) as life:
+        older = life.archive.add_hours([-3, -2], 20)
+        newest = life.archive.names()[-1]
+        life.archive.path(newest).write_bytes(b"no object")
+        await life.append(0, 30)
+        await life.archive.relist()
+        with trio.fail_after(20):
+            lines, gaps = await follow(life.whole, 0, EVERYTHING)
+        assert lines == [*older[:20], *life.plain()]
+        assert [gap.after for gap in gaps] == [cursor_of_line(older[19])]
+        assert gaps[0].before == min(life.lines)
+
+
 # ---- Identities
 
 

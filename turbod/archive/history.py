@@ -44,7 +44,7 @@ class Newer(Protocol):
         """The position from which on its files have everything."""
 
     def in_memory(self, after: int) -> bool:
-        """Tell whether its memory has everything above `after`."""
+        """Tell whether its memory has everything above `after`, what objects have included."""
 
     def first_above(self, after: int) -> int | None:
         """Return the first cursor above `after` that it has, in memory or files, if any."""

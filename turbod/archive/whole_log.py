@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
@@ -23,7 +23,7 @@ class WholeLog:
         self._log = event_log
         self._history = history
         self._catalogue = history.catalogue
-        self._newer = _Newer(event_log)
+        self._newer = _Newer(event_log, in_memory=self.in_memory)
         self._told_lost = 0
         self._gave_up_at = float("-inf")
 
@@ -48,9 +48,12 @@ class WholeLog:
         """Tell whether every record above `after` is in memory."""
         if not self._log.in_memory(after):
             return False
-        # The rest is for a log that was begun while the store could not be asked what it has.
-        is_begun = after >= self._log.floor or not self._log.retains(after)
-        return is_begun or not self._is_in_object(after)
+        if after >= self._log.floor:
+            return True
+        # A log that was begun while the store could not be asked remembers all of itself, and
+        # nothing of the objects before it.
+        held, first = self._catalogue.after(after), _first_in_memory(self._log, after)
+        return held is None or (first is not None and first <= held.name.last)
 
     def next_chunk(self, after: int) -> Chunk | None:
         """Return the first chunk that reaches above `after`, or None where `after` is the head.
@@ -158,8 +161,9 @@ class WholeLog:
 class _Newer:
     """The log, as the readers of objects see it."""
 
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, *, in_memory: Callable[[int], bool]) -> None:
         self._log = event_log
+        self._in_memory = in_memory
 
     @property
     def floor(self) -> int:
@@ -167,8 +171,8 @@ class _Newer:
         return self._log.floor
 
     def in_memory(self, after: int) -> bool:
-        """Tell whether its memory has everything above `after`."""
-        return self._log.in_memory(after)
+        """Tell whether its memory has everything above `after`, what objects have included."""
+        return self._in_memory(after)
 
     def first_above(self, after: int) -> int | None:
         """Return the first cursor above `after` that it has, in memory or files, if any."""
@@ -177,10 +181,15 @@ class _Newer:
             return None
         known = [max(after, floor) + 1] if floor < head else []
         start = after + bisect_left(range(after, head), True, key=self._log.in_memory)
-        chunk = self._log.next_chunk(start) if start < head else None
-        if chunk is not None:
-            known.append(chunk.cursor(chunk.count_until(start)))
+        if start < head and (first := _first_in_memory(self._log, start)) is not None:
+            known.append(first)
         return min(known, default=None)
+
+
+def _first_in_memory(event_log: EventLog, after: int) -> int | None:
+    """Return the first cursor above a position that is in the log's memory, None at the head."""
+    chunk = event_log.next_chunk(after)
+    return None if chunk is None else chunk.cursor(chunk.count_until(after))
 
 
 def _append_above(
