@@ -15,6 +15,7 @@ from tests.archive.archivers import (
     until,
 )
 from tests.archive.samples_archive import T0, line, plain_lines
+from turbod.archive import object_writer
 from turbod.archive.archiver import Archiver
 from turbod.archive.names import Name
 
@@ -114,6 +115,46 @@ async def test_an_hour_of_which_the_stored_one_is_damaged_is_a_conflict(
         assert is_kept(machine, archiver, ours, theirs, bytes(damaged))
         assert "damaged" in str(archiver.statistics().fault)
         assert machine.files("verified") == []
+
+
+async def test_the_same_lines_sealed_otherwise_are_not_needed(
+    machine: Machine, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot was restored, and a later turbod seals what is in the archive already."""
+    theirs = put_into(archive, plain_lines(1, 20))
+    before = theirs.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(object_writer, "__version__", "later")
+        ours = machine.seal(1)
+    assert (machine.data / "sealed" / ours.file).read_bytes() != before
+    async with machine.running() as archiver:
+        await until(lambda: not machine.files("sealed"))
+        await until(lambda: archiver.statistics().hours_waiting == 0)
+        assert archiver.statistics().state == "ok"
+    assert theirs.read_bytes() == before
+    assert machine.files("verified") == []
+
+
+@pytest.mark.parametrize("count", [20, 10])
+async def test_ours_may_be_taken_away_while_the_two_are_compared(
+    machine: Machine, archive: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """An operator does what a conflict asks for, at any moment."""
+    theirs = put_into(archive, plain_lines(1, 20))
+    ours = machine.seal(1, lines=plain_lines(1, 20)[:count])
+    if count == 20:
+        theirs.write_bytes(theirs.read_bytes()[:-100])
+    path, read = machine.data / "sealed" / ours.file, machine.moods.read
+
+    async def read_and_take_away(key: str, *, offset: int, size: int) -> bytes:
+        if not key.endswith("turbod.json"):
+            path.unlink(missing_ok=True)
+        return await read(key, offset=offset, size=size)
+
+    monkeypatch.setattr(machine.store, "read", read_and_take_away)
+    async with machine.running() as archiver:
+        await until(lambda: not path.exists() and archiver.statistics().hours_waiting == 0)
+        await until(lambda: archiver.statistics().state == "ok")
 
 
 async def test_a_conflict_ends_when_ours_is_taken_away(machine: Machine, archive: Path) -> None:

@@ -244,13 +244,12 @@ class Archiver:
         started = trio.current_time()
         try:
             is_needed = await self._uploader.bring(held, there)
+            await self._put_away(held, is_needed=is_needed)
         except Conflict as conflict:
             self._clashes.add(name, reason=str(conflict), there=there)
             return
-        try:
-            await self._put_away(held, is_needed=is_needed)
         except OSError as error:
-            raise StoreFault(f"{error.filename}: {error.strerror}") from None
+            raise StoreFault(f"{error.filename or held.path}: {error.strerror}") from None
         self._last_upload_seconds = trio.current_time() - started
         self._space.look()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import file_digest
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal, Never
+from typing import Final, Literal
 
 import trio
 
@@ -45,12 +45,13 @@ class Uploader:
             there: what the store listed in the object's hour just now.
 
         Returns:
-            True where it is in the store and was read back; False where another object of its
-            hour there has all its lines, so that it is not needed.
+            True where it is in the store and was read back; False where what the store has of its
+            hour otherwise has all its lines, so that it is not needed.
 
         Raises:
             Conflict: the store has something else.
             StoreFault: it is not known to be in the store; to be tried again.
+            OSError: so is it where a file here cannot be read.
         """
         name = held.name
         ours = await _sha256(held)
@@ -61,12 +62,15 @@ class Uploader:
             self._begun.add(name)
             await self._store.put(name.key, _file(held))
         if await self._store.sha256(name.key) != ours:
-            await self._judge(held)
+            return await self._judge(held)
         self._begun.discard(name)
         return True
 
-    async def _judge(self, held: Held) -> Never:
-        """Remove what is stored under an object's key where nobody misses it."""
+    async def _judge(self, held: Held) -> Literal[False]:
+        """Return False where what is stored under an object's key has all its lines.
+
+        Where nobody misses it, it is removed.
+        """
         key = held.name.key
         hour = await self._store.list(after=partition(held.name.hour))
         size = next((listed.size for listed in hour if listed.key == key), None)
@@ -77,10 +81,7 @@ class Uploader:
         elif held.name in self._begun and await self._is_garbage(held.name, size):
             what = "other bytes were stored than were sent"
         else:
-            raise Conflict(
-                f"{key} in the store holds other bytes than {_file(held)} here; keep one of them: "
-                "move the other elsewhere"
-            )
+            return await self._is_needed(held, [Listed(key, size)])
         await self._store.delete(key)
         raise StoreFault(f"{key}: {what}; they are removed, and it is stored again")
 
