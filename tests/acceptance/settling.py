@@ -34,11 +34,14 @@ async def settled(simulation: Simulation, data: Path, *, seconds: float = 30.0) 
 async def caught_up(
     followers: Sequence[Follower], log: Sequence[bytes], *, seconds: float = 30.0
 ) -> None:
-    """Wait until everybody has as much as a plain scan selects, and compare it all, to the byte."""
+    """Wait until everybody has as much as a plain scan selects, and compare it all, to the byte.
+
+    Nobody changes a filter any more; a change that is under way is waited for.
+    """
     await until(
-        lambda: all(follower.start is not None for follower in followers),
+        lambda: all(follower.may_change() for follower in followers),
         seconds=seconds,
-        what="all connected",
+        what="all connected, with the filters that they asked for last",
     )
     expected = [follower.expected(log) for follower in followers]
     await _comes(
