@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
 import structlog.testing
 
-from tests.archive.archivers import folder_machine, identify, retry_quickly, until
+from tests.archive.archivers import Machine, folder_machine, identify, retry_quickly, until
 from turbod.archive import bounds
 from turbod.archive.archiver import Archiver
 from turbod.archive.bounds import Bounds
@@ -146,6 +148,35 @@ async def test_on_a_disk_of_its_own_an_archive_takes_no_more_than_there_is(
     assert room is not None
     assert (room.limit, room.left) == (10**9, 10**6)
     assert f"the disk of {elsewhere} has" in room.reason
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another disk."""
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk here")
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+async def test_no_more_is_dropped_than_is_missing_though_the_disk_frees_it_later_or_never(
+    tmp_path: Path, other_disk: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A file system may free what was deleted seconds later, or not at all."""
+    machine = folder_machine(other_disk, max_bytes=10**9, when_full="drop_oldest")
+    machine = Machine(tmp_path / "data", machine.store, settings=machine.settings)
+    names = [machine.seal(hour) for hour in range(1, 6)]
+    async with machine.running() as archiver:
+        await until(lambda: archiver.statistics().uploaded == 5)
+        free(monkeypatch, size // 2)
+        waiting = machine.sealed(archiver, 6)
+        assert "though as much was dropped as is needed" in await is_full(archiver)
+        asked = len(machine.moods.asked)
+        await until(lambda: len(machine.moods.asked) > asked + 20)
+        assert stored(other_disk / "archive") == [name.file for name in names[1:]]
+        free(monkeypatch, 10**12)
+        await until(lambda: archiver.statistics().uploaded == 6)
+        assert stored(other_disk / "archive") == [each.file for each in (*names[1:], waiting)]
 
 
 async def test_a_bucket_has_no_bound(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Keeps the archive and this disk within their bounds: what goes, and when nothing more fits."""
 
+import math
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +16,7 @@ from turbod.archive.store import Store, StoreFault
 from turbod.config import ArchiveSettings
 
 DISK_SECONDS: Final = 60.0  # between two looks at the disks
+DROP_SECONDS: Final = 3600.0  # until more is dropped, where that much made no room
 
 log = structlog.get_logger()
 
@@ -49,6 +51,8 @@ class Space:
         self._inventory = inventory
         self._standing = standing
         self._has_changed = trio.Event()
+        self._to_drop_bytes = 0
+        self._drop_more_at = -math.inf
 
     async def run(self) -> None:
         """Let the oldest hours that the store has leave this disk where they are too many."""
@@ -83,9 +87,27 @@ class Space:
                     f"{room.reason}; hours wait on this disk: allow it more, move its oldest hours "
                     "elsewhere, or set archive.when_full to drop_oldest"
                 )
+            self._limit_dropping(size - room.left)
+            if self._to_drop_bytes <= 0:
+                raise Full(
+                    f"{room.reason}, though as much was dropped as is needed; hours wait on this "
+                    "disk: a snapshot or a link may hold what was dropped, or others fill the disk"
+                )
             await self._store.delete(oldest.name.key)
             self._inventory.removed(oldest.name)
+            self._to_drop_bytes -= oldest.size
             log.warning("archive_hour_dropped", key=oldest.name.key, reason=room.reason)
+        self._drop_more_at = -math.inf
+
+    def _limit_dropping(self, missing_bytes: int) -> None:
+        """Let as much be dropped as is missing now, and no more for an hour.
+
+        A file system may free it later, as btrfs does, or never, where a snapshot holds it: going
+        by what is free alone would take the whole archive at one go.
+        """
+        if trio.current_time() >= self._drop_more_at:
+            self._to_drop_bytes = missing_bytes
+            self._drop_more_at = trio.current_time() + DROP_SECONDS
 
     async def _prune(self) -> str:
         """Return what went wrong, if anything."""
