@@ -202,20 +202,20 @@ class Race:
     def check_delivered(self) -> None:
         """Fail unless everybody live had all that was sent, once, in time and without a gap."""
         for follower in self.live:
-            assert differences(sent(self.simulation), events_of(follower.lines)) == ""
-            assert not follower.gaps
-        assert self.slowest_seconds < STALL_SECONDS
+            _none(differences(sent(self.simulation), events_of(follower.lines)))
+            assert not follower.gaps, follower.gaps
+        assert self.slowest_seconds < STALL_SECONDS, self.slowest_seconds
 
     def check_kept(self) -> None:
         """Fail unless disk and archive together have what was delivered, to the byte."""
-        assert line_differences(self.lines, everything(self.turbod.data, self.place)) == ""
+        _none(line_differences(self.lines, everything(self.turbod.data, self.place)))
 
     async def check_history(self) -> None:
         """Fail unless one who comes now is served it all, to the byte."""
         late = await self.follow()
         await until(lambda: len(late.lines) >= len(self.lines), seconds=30, what="all served again")
-        assert line_differences(self.lines, late.lines) == ""
-        assert not late.gaps
+        _none(line_differences(self.lines, late.lines))
+        assert not late.gaps, late.gaps
         self.leave(late)
 
     async def check_archive(self) -> None:
@@ -236,6 +236,11 @@ class Race:
     ) -> None:
         with self._scopes[follower]:
             await follower.run(task_status=task_status)
+
+
+def _none(differences: str) -> None:
+    if differences:
+        raise AssertionError(differences)
 
 
 def everything(data: Path, place: Place) -> list[bytes]:
