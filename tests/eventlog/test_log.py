@@ -361,6 +361,28 @@ async def test_damage_in_an_old_hour_is_a_gap_not_an_end(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("digit", [0, 1, 5])
+@pytest.mark.parametrize("bit", [1, 2, 4, 8])
+async def test_a_flipped_bit_in_an_old_hours_first_cursor_is_a_gap_not_an_end(
+    tmp_path: Path, digit: int, bit: int
+) -> None:
+    """The hour's place among the others is its name's, whatever its first line says."""
+    async with running(tmp_path) as log:
+        for hour in range(3):
+            await append(log, range(1, 11), time_us=T0 + hour * HOUR)
+    path = tmp_path / "live" / "2026-11-20T11.jsonl"
+    data = bytearray(path.read_bytes())
+    data[len(b'{"cursor":') + digit] ^= bit
+    path.write_bytes(data)
+    async with running(tmp_path) as log:
+        assert log.floor == T0
+        assert [hour.first for hour in log.finished_hours()] == [T0 + 1, T0 + HOUR]
+        seen, gaps = await from_disk(log, log.floor)
+    everything = [T0 + hour * HOUR + number for hour in range(3) for number in range(1, 11)]
+    assert [cursor for cursor, _ in seen] == [each for each in everything if each != T0 + HOUR + 1]
+    assert [(gap.after, gap.before) for gap in gaps] == [(T0 + 10, T0 + HOUR + 2)]
+
+
 async def test_an_hour_that_somebody_took_away_is_a_gap(tmp_path: Path) -> None:
     async with running(tmp_path) as log:
         for hour in range(3):

@@ -84,7 +84,8 @@ class Opened:
                     line = line_after(descriptor, span.size - wanted, span.size)
                 finally:
                     os.close(descriptor)
-                return line[1] if line else span.hour - 1
+                cursor = line[1] if line else 0
+                return cursor if span.hour <= cursor < span.hour + HOUR_US else span.hour - 1
             wanted -= span.size
         return self.hours.floor
 
@@ -109,7 +110,7 @@ def _plain_hour(path: Path, hour: int, last: int, *, has_gaps: bool) -> PlainHou
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
-        first = head_cursor(os.pread(descriptor, HEAD_BYTES, 0)) or hour
+        first = head_cursor(os.pread(descriptor, HEAD_BYTES, 0))
         last = last or _last_cursor(descriptor, size=size, hour=hour)
     finally:
         os.close(descriptor)
@@ -118,6 +119,7 @@ def _plain_hour(path: Path, hour: int, last: int, *, has_gaps: bool) -> PlainHou
         return None
     gaps = read_gaps(path.with_name(gaps_name(hour)).read_bytes()) if has_gaps else []
     in_order = sorted({gap.before: gap for gap in gaps if gap.before <= last}.items())
+    first = first if hour <= first <= last else hour
     return PlainHour(path, hour, size, first, last, [gap for _, gap in in_order])
 
 
