@@ -1,6 +1,8 @@
 """The objects on this disk, and what a crash left of them."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -217,3 +219,31 @@ async def test_a_move_is_durable_in_both_folders(
     monkeypatch.setattr(local_module, "sync_folder", sync_folder)
     await local.verified(name)
     assert synced == [("verified", [name.file]), ("sealed", [])]
+
+
+@pytest.mark.parametrize("plain", ["gone", "there"])
+async def test_an_object_that_the_disk_cannot_read_does_not_keep_us_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: str
+) -> None:
+    name, whole = make_object(tmp_path, 0), make_object(tmp_path, 1)
+    if plain == "gone":
+        without_plain(tmp_path)
+    path = tmp_path / "sealed" / name.file
+    opens = Path.open
+
+    def fail(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self == path:
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return opens(self, *arguments, **more)
+
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        patched.setattr(Path, "open", fail)
+        local, catalogue = await opened(tmp_path)
+        await local.adopt()
+    assert [held.name for held in catalogue] == [name, whole], "no hour after it begins before it"
+    assert local.sealed() == [whole], "it is not brought to the store"
+    assert path.exists()
+    assert names_in(tmp_path / "live") == ([records_name(T0)] if plain == "there" else [])
+    assert "Input/output error" in str(logs)
+    local.add(name, path.stat().st_size)
+    assert local.sealed() == [name, whole], "once it was made again, it is"

@@ -81,7 +81,7 @@ class Local:
         seconds, but only an hour that was being sealed when the process died has both.
 
         Raises:
-            OSError: a file cannot be read or deleted.
+            OSError: a plain hour cannot be read, or a file not be deleted.
         """
         for hour in await trio.to_thread.run_sync(plain_hours, self.live_folder):
             for folder, sizes in self._folders():
@@ -93,7 +93,8 @@ class Local:
         return sorted(self._sealed.keys() - self.damaged)
 
     def add(self, name: Name, size: int) -> None:
-        """Note a new object in `sealed`."""
+        """Note a new object in `sealed`, or one made again."""
+        self.damaged.discard(name)
         self._sealed[name] = size
         self._catalogue.add_local(name, size, self.sealed_folder / name.file)
 
@@ -151,6 +152,8 @@ class Local:
                 _check_index(self.sealed_folder / name.file, name)
             except Damaged as error:
                 damaged[name] = str(error)
+            except OSError as error:  # a bad sector of an old hour does not hold up the new ones
+                damaged[name] = f"it cannot be read: {error.strerror}"
         return sealed, verified, damaged
 
     async def _delete(self, folder: Path, sizes: dict[Name, int], name: Name) -> None:
@@ -171,6 +174,9 @@ class Local:
             if folder == self.sealed_folder:
                 log.warning("object_made_again", file=name.file, reason=str(error))
                 await self._delete(folder, sizes, name)
+            return
+        except OSError as error:  # the plain hour stays, and is sealed again
+            log.warning("object_not_read", file=str(folder / name.file), reason=error.strerror)
             return
         # No two hours of one log have the same last cursor, and an hour that was sealed never grew.
         if name.last == hour.last:
