@@ -132,9 +132,8 @@ class Catalogue:
         """
         before, self._stored = self._stored, dict(objects)
         self.is_listed = True
-        for name in before.keys() | self._stored.keys():
-            if before.get(name) != self._stored.get(name):
-                self._update(name)
+        for name in {name for name, _ in before.items() ^ self._stored.items()}:
+            self._update(name)
 
     def _update(self, name: Name) -> None:
         """Choose anew what is read of an hour."""
