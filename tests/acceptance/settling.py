@@ -24,7 +24,7 @@ async def until(
 async def settled(simulation: Simulation, data: Path, *, seconds: float = 30.0) -> list[bytes]:
     """Wait until all that was sent is on disk; return the log, which has each event once."""
     network = sent(simulation)
-    await _comes(lambda: _count_of_lines(data) >= len(network), seconds=seconds)
+    await _comes(lambda: len(logged(data)) >= len(network), seconds=seconds)
     log = logged(data)
     if words := differences(network, events_of(log)):
         raise AssertionError(words)
@@ -64,8 +64,3 @@ async def _comes(condition: Callable[[], bool | Awaitable[bool]], *, seconds: fl
                 return True
             await trio.sleep(POLL_SECONDS)
     return False
-
-
-def _count_of_lines(data: Path) -> int:
-    files = (data / "live").glob("*.jsonl")
-    return sum(path.read_bytes().count(b"\n") for path in files if ".gaps" not in path.name)
