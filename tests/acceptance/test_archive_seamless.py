@@ -30,7 +30,7 @@ WANDER_SECONDS = 4.0
 KEPT_BYTES = 200_000  # three objects
 SLOW_SEEDS = [
     pytest.param(kind, seed, marks=pytest.mark.slow)
-    for seed in range(2, 6)
+    for seed in (2, 3)
     for kind in ("folder", "rclone")
 ]
 KINDS = ["folder", pytest.param("rclone", marks=pytest.mark.slow)]
