@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from turbod.client import BadAddress, Refused, Stream, first
+from turbod.client.stream import BadAddress, Refused, Stream, first
 
 _LINE: Final = re.compile(rb'\{"cursor":([0-9]{16}),')  # how each begins
 

@@ -13,8 +13,8 @@ import trio
 from tests.client.servers import Behaviour, behaving, door_of, leave, say, silent, stream_of
 from tests.server.harness import DID, Harness, did, open_descriptors, post, serving
 from turbod.backoff import Backoff
-from turbod.client import Refused, Stream
 from turbod.client import stream as stream_module
+from turbod.client.stream import Refused, Stream
 from turbod.tail import CatchUp
 
 SWITCH = (
@@ -247,6 +247,18 @@ def test_the_bar_moves_with_each_message_and_goes_at_the_head(
         catch_up.told(told | {"cursor": head, "live": True})
         assert not catch_up._progress.tasks
     assert capfdbinary.readouterr().out.count(b"\n") == 2
+
+
+def test_a_stream_without_records_is_made_again_as_soon_as_one_with_them() -> None:
+    """Once its cursor moved; a mere connect does not count."""
+    stream = Taken().stream("ws://127.0.0.1:1", None)
+    cursor = b'{"$type":"#cursor","reason":"%b","cursor":%d}'
+    for _ in range(6):
+        stream._take(cursor % (b"connect", 1_795_000_000_000_000))
+        waited = stream.wait_seconds()
+    assert waited > 5
+    stream._take(cursor % (b"heartbeat", 1_795_000_000_000_001))
+    assert stream.wait_seconds() <= 0.5
 
 
 async def test_after_a_goodbye_each_client_waits_its_own_moment_of_five_seconds() -> None:

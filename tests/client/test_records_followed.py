@@ -1,10 +1,14 @@
 """Records from one server: in order, once, bounded; what happens to the server is told."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -20,6 +24,10 @@ from turbod.config import ServerSettings
 from turbod.cursor import BadCursor
 from turbod.filter import InvalidRequest
 
+LINE = (
+    b'{"cursor":1795000000000001,"at_uri":"at://did:x","did":"did:x","time_us":1,'
+    b'"message":%b,"hydrated_metadata":{}}'
+)
 Behaviour = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -99,6 +107,44 @@ async def test_what_the_program_raises_comes_out_alone(tmp_path: Path) -> None:
         await harness.fill(1)
         with pytest.raises(RuntimeError, match="full"):
             await fail(f"127.0.0.1:{harness.port}")
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"), [("sys.exit(3)", 3), ("raise KeyboardInterrupt", 130), ("pass", 130)]
+)
+async def test_what_ends_a_program_ends_it_as_without_us(
+    tmp_path: Path, statement: str, code: int
+) -> None:
+    """Its exit code, and Ctrl-C, are not hidden in a group of exceptions."""
+    async with serving(tmp_path) as harness:
+        await harness.fill(1)
+        program = ENDING.replace("STATEMENT", statement)
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", program, f"127.0.0.1:{harness.port}"], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        with trio.fail_after(10):
+            assert await process.stdout.receive_some()
+            if statement == "pass":
+                process.send_signal(signal.SIGINT)
+            assert await process.wait() == code
+
+
+ENDING = """
+import sys, trio
+from turbod.client import follow
+
+async def main():
+    async with follow(sys.argv[1], cursor=0) as records:
+        async for record in records:
+            print("here", flush=True)
+            STATEMENT
+
+try:
+    trio.run(main)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 
 
 async def test_a_slow_program_holds_the_server_up(
@@ -190,6 +236,7 @@ async def test_a_lost_connection_is_told_and_made_again(tmp_path: Path) -> None:
             await until(lambda: len(program.keys) == 40)
             assert program.keys == [f"k{n}" for n in range(40)]
             assert [status.is_stuck for status in program.statuses][-3:] == [False, True, False]
+            assert program.words[-2] == "the connection broke"
 
 
 async def test_after_a_goodbye_it_comes_back_within_five_seconds_and_misses_nothing(
@@ -210,6 +257,7 @@ async def test_after_a_goodbye_it_comes_back_within_five_seconds_and_misses_noth
             subscriber.stop()
             await harness.fill(1)
             await until(lambda: len(program.keys) == 2)
+            assert "the server shuts down" in program.words
         assert waits == [(0, 5.0)]
 
 
@@ -308,6 +356,51 @@ async def test_a_server_whose_upstreams_stall_is_stuck_and_a_quiet_one_is_not(
         harness.upstream = "stalled"
         with trio.fail_after(5), pytest.raises(Stuck, match="upstreams"):
             await Program().run(f"127.0.0.1:{harness.port}", give_up_seconds=0.3)
+
+
+async def test_a_server_that_stalls_is_stuck_also_after_it_gave_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it still has is progress; at its head nothing more can come."""
+    monkeypatch.setattr("turbod.server.voice.HEARTBEAT_SECONDS", 0.05)
+    async with serving(tmp_path) as harness:
+        await harness.fill(300)
+        harness.upstream = "stalled"
+        program = Program()
+        with trio.fail_after(5), pytest.raises(Stuck, match="upstreams"):
+            await program.run(
+                f"127.0.0.1:{harness.port}", cursor=1_795_000_000_000_000, give_up_seconds=0.3
+            )
+        assert program.keys == [f"k{n}" for n in range(300)]
+        assert [status.is_stuck for status in program.statuses][-2:] == [False, True]
+
+
+async def test_a_late_event_does_not_hide_that_a_server_stalls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turbod.server.voice.HEARTBEAT_SECONDS", 0.05)
+    async with serving(tmp_path) as harness:
+        harness.upstream = "stalled"
+        async with running(f"127.0.0.1:{harness.port}") as program:
+            await until(lambda: [one.is_stuck for one in program.statuses] == [True])
+            await harness.publish(post(1))
+            await until(lambda: [one.is_stuck for one in program.statuses] == [True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("line", "attribute"),
+    [
+        (b'{"cursor":1795000000000001,"message":%b}' % (b"[" * 100_000), "did"),
+        (b'{"x":%b}' % (b"[" * 100_000), "line"),
+        (LINE % b'{"did":"\xff"}', "message"),
+        (LINE % b'{"did":"\xff","kind":"commit"}', "key"),
+        (LINE % (b'{"x":%b%b}' % (b"[" * 100_000, b"]" * 100_000)), "key"),
+        (LINE % b"[]", "message"),
+    ],
+)
+def test_what_is_no_record_is_one_kind_of_error(line: bytes, attribute: str) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        getattr(Record(line), attribute)
 
 
 def test_no_item_is_counted_as_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import trio
 
 from tests.acceptance import process
 from tests.client.programs import Program, running, until
-from tests.client.servers import Door, door_of
+from tests.client.servers import Door, behaving, door_of, say
 from tests.server.harness import Harness, did, notice, post, serving
 from turbod.backoff import Backoff
-from turbod.client import Record, reading
+from turbod.client import Record, Refused, reading
 from turbod.client import stream as stream_module
 from turbod.client.known import Known
 from turbod.cursor import SECOND_US
@@ -152,6 +153,26 @@ async def test_a_server_that_gets_nothing_is_left_for_one_that_does(
             await two.publish(1, only=1)
             await until(lambda: program.keys == expected(2))
             assert [status.is_stuck for status in program.statuses][-1:] == [False]
+
+
+async def test_a_server_that_refuses_for_good_is_left_out_while_another_does_not(
+    tmp_path: Path,
+) -> None:
+    async with (
+        two_servers(tmp_path) as two,
+        behaving(partial(say, b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")) as port,
+    ):
+        refusing = f"ws://127.0.0.1:{port}"
+        async with running([two.urls[0], refusing], cursor=LONG_AGO) as program:
+            for turn in range(1, 4):
+                await two.publish(1)
+                await until(lambda turn=turn: program.keys == expected(turn))  # type: ignore[misc]
+                two.doors[0].cut()
+        assert [one.server for one in program.statuses if "401" in one.words] == [
+            f"{refusing}/turbostream"
+        ]
+        with trio.fail_after(5), pytest.raises(Refused, match="401"):
+            await Program().run([refusing, refusing.replace("ws:", "http:")])
 
 
 async def test_a_server_that_falls_silent_is_left(

@@ -3,19 +3,21 @@
 from turbod.client.following import Records, follow
 from turbod.client.news import Progress, Status, Stuck
 from turbod.client.record import Record
-from turbod.client.stream import BadAddress, Refused, Stream, first
+from turbod.client.stream import BadAddress, Refused
+from turbod.cursor import BadCursor
 from turbod.eventlog.chunk import Gap
+from turbod.filter import InvalidRequest
 
 __all__ = [
     "BadAddress",
+    "BadCursor",
     "Gap",
+    "InvalidRequest",
     "Progress",
     "Record",
     "Records",
     "Refused",
     "Status",
-    "Stream",
     "Stuck",
-    "first",
     "follow",
 ]

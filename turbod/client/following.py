@@ -227,13 +227,16 @@ async def follow(
         on_progress=on_progress,
         on_status=on_status,
     )
-    error: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(reader.run)
-        try:
-            yield records
-        except Exception as raised:  # noqa: BLE001 - raised again, out of the nursery's group
-            error = raised
-        nursery.cancel_scope.cancel()
+    error: BaseException | None = None  # raised again, out of the nursery's group
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.run)
+            try:
+                yield records
+            except (Exception, SystemExit) as raised:  # noqa: BLE001 - as above
+                error = raised
+            nursery.cancel_scope.cancel()
+    except* KeyboardInterrupt:  # in whichever task it came
+        error = KeyboardInterrupt()
     if error is not None:
         raise error

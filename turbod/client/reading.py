@@ -61,7 +61,7 @@ class Server:
     Attributes:
         name: its address without secrets.
         archive: where its archive lies, None where that is not known.
-        not_before: when it may be read again, by trio's clock.
+        not_before: when it may be read again, by trio's clock; never where it refused for good.
 
     Raises:
         BadAddress: the URL is none of a turbod, or has filters in it.
@@ -140,15 +140,24 @@ class Reader:
             self._buffer.put(error)
 
     async def _read(self, server: Server) -> None:
-        """Read one server until it is lost."""
+        """Read one server until it is lost; one that refuses for good is never read again.
+
+        Raises:
+            Refused: none is left.
+        """
         self._go_to(server)
         self._stalled_since, self._words, self._is_well = None, "", False
-        with trio.CancelScope() as self._visit:
-            await self._read_archive(server)
-            self._begin = server.cursor
-            error = await server.stream.attempt()
-            self._words = self._words or error
-        server.not_before = trio.current_time() + server.stream.wait_seconds()
+        try:
+            with trio.CancelScope() as self._visit:
+                await self._read_archive(server)
+                self._begin = server.cursor
+                error = await server.stream.attempt()
+                self._words = self._words or error
+            server.not_before = trio.current_time() + server.stream.wait_seconds()
+        except Refused as refused:
+            self._words, server.not_before = str(refused), math.inf
+            if all(one.not_before == math.inf for one in self._servers):
+                raise
         self._note_stuck(self._words)
 
     def _go_to(self, server: Server) -> None:
@@ -199,6 +208,7 @@ class Reader:
     def _take_records(self, lines: Sequence[bytes]) -> None:
         if lines:
             self._take(lines, cursor_of(lines[-1]), 0, "stream")
+            self._stalled_since = None
             self._note_well()
 
     def _take_told(self, message: dict[str, Any]) -> None:
@@ -215,7 +225,7 @@ class Reader:
 
     def _take_cursor(self, told: _Told) -> None:
         self._take((), told.cursor, told.head, "stream")
-        if told.upstream == "stalled":
+        if told.upstream == "stalled" and told.cursor >= told.head:
             self._take_stalled("it gets nothing from its upstreams")
         elif told.live or told.cursor > self._begin:
             self._stalled_since = None

@@ -1,13 +1,15 @@
 """One record as a program wants it: its line, and what is in it, decoded when asked for. Pure."""
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from turbod.eventlog.line import cursor_of
 
 Key = tuple[str | None, ...]
+T = TypeVar("T")
 
 
 class _Line(msgspec.Struct):
@@ -40,22 +42,33 @@ class _Message(msgspec.Struct):
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _read(decode: Callable[[bytes], T], data: bytes) -> T:
+    """Decode; bytes that are no text, or nest too deep, are an error as any other."""
+    try:
+        return decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 class Record:
     """One hydrated event.
 
-    What is beside `cursor` and `line` is decoded when it is first asked for, and raises
-    msgspec.MsgspecError where the server sent something else than a record.
+    What is beside `cursor` and `line` is decoded when it is first asked for.
 
     Attributes:
         line: its bytes as they lie in the archive, without a line break.
         cursor: its place on the server that it came from.
+
+    Raises:
+        msgspec.MsgspecError: the server sent something else than a record.
     """
 
     def __init__(self, line: bytes) -> None:
         self.line = line
-        self.cursor = cursor_of(line)
+        self.cursor = _read(cursor_of, line)
 
     @property
     def at_uri(self) -> str:
@@ -75,12 +88,12 @@ class Record:
     @cached_property
     def message(self) -> dict[str, Any]:
         """The event as Jetstream sent it."""
-        return msgspec.json.decode(self._fields.message, type=dict[str, Any])
+        return _read(_decode_object, self._fields.message)
 
     @cached_property
     def hydrated_metadata(self) -> dict[str, Any]:
         """The views that were looked up for it; null where there is none."""
-        return msgspec.json.decode(self._fields.hydrated_metadata, type=dict[str, Any])
+        return _read(_decode_object, self._fields.hydrated_metadata)
 
     @cached_property
     def key(self) -> Key:
@@ -88,7 +101,7 @@ class Record:
 
         (did, collection, rkey, rev, operation, cid) of a commit, (kind, did, time) of others.
         """
-        message = _decode_message(self._fields.message)
+        message = _read(_decode_message, self._fields.message)
         if (commit := message.commit) is not None:
             operation, cid = commit.operation, commit.cid
             return (message.did, commit.collection, commit.rkey, commit.rev, operation, cid)
@@ -97,7 +110,7 @@ class Record:
 
     @cached_property
     def _fields(self) -> _Line:
-        return _decode_line(self.line)
+        return _read(_decode_line, self.line)
 
     def __repr__(self) -> str:
         return f"<Record {self.cursor} {self.at_uri}>"

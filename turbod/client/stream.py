@@ -191,7 +191,10 @@ class Stream:
                 self._failure = Refused(f"{told['error']}: {told.get('message', '')}")
                 raise _Stopped
             if told.get("$type") == "#cursor" and "cursor" in told:
-                self.cursor = str(told["cursor"])
+                cursor = str(told["cursor"])
+                if self.cursor not in {None, cursor}:  # a stream without records moves on too
+                    self._backoff.reset()
+                self.cursor = cursor
                 self._was_told_bye = told.get("reason") == "bye"
 
     def _give(self, taker: Callable[[Any], None], what: object) -> None:
@@ -283,6 +286,8 @@ def _words(error: BaseException) -> str:
     Raises:
         Refused: where the server would say the same again.
     """
+    if isinstance(error, trio_websocket.ConnectionClosed):
+        return (error.reason and error.reason.reason) or "the connection broke"
     if not isinstance(error, trio_websocket.ConnectionRejected):
         cause = first(error.__cause__ or error)
         return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
