@@ -22,7 +22,10 @@ from turbod.eventlog.chunk import Chunk, Gap
 T = TypeVar("T")
 
 INDEX_BYTES: Final = 32 * 1024 * 1024
-THREADS: Final = 2  # that decode and select
+# One decodes 1 GB/s, which is more than the event loop may send; a second would only take the
+# machine from whoever is live: on two cores their p99 falls by a third without it.
+DECODERS: Final = 1
+SELECTORS: Final = 1
 BURST_SECONDS: Final = 0.0005  # of Python in a thread: for so long the event loop may wait
 PAUSE_SECONDS: Final = 0.0005
 
@@ -52,7 +55,8 @@ class Objects:
         self._indexes = ReadAhead[Name, Index](
             max_bytes=INDEX_BYTES, size_of=_index_bytes, hold_seconds=0, after_seconds=0
         )
-        self._threads = trio.CapacityLimiter(THREADS)
+        self._decoders = trio.CapacityLimiter(DECODERS)
+        self._selectors = trio.CapacityLimiter(SELECTORS)
 
     @property
     def url(self) -> str:
@@ -99,7 +103,9 @@ class Objects:
         Raises:
             Damaged: it holds what is no record.
         """
-        return await self._thread(_select, chunks, after, selection, max_bytes)
+        return await trio.to_thread.run_sync(
+            _select, chunks, after, selection, max_bytes, limiter=self._selectors
+        )
 
     def finished(self, name: Name, number: int) -> None:
         """Note that a reader is through with a frame."""
@@ -145,7 +151,9 @@ class Objects:
         after = index.frames[number - 1].last if number else index.previous or index.first - 1
         gaps = [gap for gap in index.gaps if after < gap.before <= frame.last]
         data = await self._source.read(name.key, offset=frame.offset, size=frame.size)
-        return await self._thread(_decode, data, frame, after, gaps)
+        return await trio.to_thread.run_sync(
+            _decode, data, frame, after, gaps, limiter=self._decoders
+        )
 
     async def _twice(self, name: Name, load: Callable[[], Awaitable[T]]) -> T:
         """Load, and once more: bytes may be damaged on their way, or on this disk alone."""
@@ -169,9 +177,6 @@ class Objects:
             if self._listed_at < asked_at:
                 await self._relist()
                 self._listed_at = trio.current_time()
-
-    async def _thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await trio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
 
 class _Bursts:
