@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    bulk,
     calls,
     catching_up,
     fan_out,
@@ -32,6 +33,7 @@ ALL: Final[dict[str, Callable[[Options], Iterator[Figure]]]] = {
     "memory": memory.measure,
     "small": small.measure,
     "history": history.measure,
+    "bulk": bulk.measure,
 }
 
 

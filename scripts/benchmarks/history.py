@@ -24,7 +24,7 @@ from turbod.eventlog.hour_file import records_name
 ROUNDS: Final = 3
 READERS: Final = 12
 SUBSCRIBERS: Final = 100
-BEAT_SECONDS: Final = 0.01  # an event at each: 100 a second
+BEAT_SECONDS: Final = 0.02  # an event at each: 50 a second
 POSTS: Final = 1000
 PLAIN_BYTES: Final = 600_000_000
 UPLOAD_SECONDS: Final = 120.0
@@ -209,5 +209,9 @@ def _live(
     yield Figure(f"{name}: p99", found["p99"], "ms", at_most=at_most)
     yield Figure(f"{name}: slowest", found["max"], "ms")
     yield Figure(f"{name}: turbod's CPU", 100 * spell.share, "% core")
+    yield Figure(f"{name}: the subscribers' own CPU", 100 * spell.clients_share, "% core")
+    yield Figure(f"{name}: at worst: the sender's delay", 1000 * spell.late_seconds, "ms")
+    store = 1000 * spell.longest_store_seconds
+    yield Figure(f"{name}: at worst since the start: write and sync", store, "ms")
     is_whole = found["count"] == spell.events * SUBSCRIBERS and made.counts()["rising"]
     yield claim(f"{name}: each got every event once, in order", holds=is_whole)
