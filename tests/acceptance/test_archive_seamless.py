@@ -139,7 +139,7 @@ async def test_a_walk_waits_for_an_archive_that_is_away_and_goes_on(tmp_path: Pa
         walker = await race.seek(Seeker(race.turbod.port, Asked("0")))
         await until(lambda: len(walker.lines) >= 50, seconds=20, what="on its way")
         race.proxy.stalls = True
-        await trio.sleep(1)  # for what was on its way
+        await trio.sleep(3)  # for what was on its way
         told, there = len(walker.news), len(walker.lines)
         await until(lambda: len(walker.news) > told, seconds=8, what="told that it waits")
         await race.pass_hour(30)
