@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.archive.samples_archive import T0, plain_lines
 from turbod.config import Settings
 from turbod.daemon import Daemon, now_us
 from turbod.database import Changes, Database, StoredView
@@ -106,6 +107,22 @@ async def test_a_record_on_its_way_to_disk_does_not_show_who_is_excluded_meanwhi
         assert shown(daemon)["user"] is None
         daemon._exclude(frozenset(), nursery)
         assert shown(daemon)["user"]["did"] == ALICE
+
+
+async def test_after_a_restart_memory_reaches_back_into_the_newest_object(tmp_path: Path) -> None:
+    """Most who resume then stand a little before the end of the hour that was sealed last."""
+    live = tmp_path / "live"
+    live.mkdir()
+    for hour, name in enumerate(("2026-11-20T10", "2026-11-20T11")):
+        lines = plain_lines(hour, 30)
+        (live / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    async with running(tmp_path) as daemon:
+        with trio.fail_after(20):
+            while daemon.archive.statistics().archiver.stored_hours < 1:  # noqa: ASYNC110 - no event
+                await trio.sleep(0.01)
+    async with running(tmp_path) as daemon:
+        assert daemon.whole.in_memory(T0)
+        assert daemon.whole.events_behind(T0) == 59
 
 
 def shown(daemon: Daemon) -> dict[str, Any]:

@@ -98,6 +98,31 @@ async def test_a_released_hour_leaves_the_disk_and_the_log_not_the_memory(tmp_pa
             assert (await from_disk(log, position))[0] == everything[81:]
 
 
+@pytest.mark.parametrize("newer", [0, 1, 40])
+async def test_a_restart_keeps_what_is_recent_before_the_log_in_memory(
+    tmp_path: Path, newer: int
+) -> None:
+    """Those who resume after a restart stand in the hour that became an object a moment ago."""
+    async with running(tmp_path) as log:
+        await append(log, range(1, 41))
+        recent = await log.read_chunks(T0)
+        await append(log, range(newer), time_us=T0 + HOUR + 1000)
+        everything = plain_scan(tmp_path)
+        await log.release(T0) if newer else (tmp_path / "live" / "2026-11-20T10.jsonl").unlink()
+    log = EventLog(tmp_path, SMALL, written=lambda _: None, now_us=Clock(), after=T0 + 40)
+    log.recent = recent
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run)
+        assert log.in_memory(T0)
+        assert log.events_behind(T0) == len(everything)
+        await append(log, range(90, 95), time_us=T0 + HOUR + 2000)
+        everything += plain_scan(tmp_path)[newer:]
+        for position in (T0, T0 + 7, T0 + 39, T0 + 40, T0 + HOUR):
+            expected = [each for each in everything if each[0] > position]
+            assert await from_memory(log, position) == (expected, [])
+        nursery.cancel_scope.cancel()
+
+
 async def test_only_the_oldest_finished_hour_is_released(tmp_path: Path) -> None:
     async with running(tmp_path) as log:
         for hour in range(3):

@@ -296,9 +296,9 @@ class EventLog:
         return appender
 
     def _remembering(self, position: int) -> Tail:
-        """Return memory that begins at a position, or earlier with what is recent before it."""
+        """Return memory that begins at a position; earlier where it takes all that the log has."""
         recent, self.recent = self.recent, ()
-        if not recent or position != self.after:
+        if not recent or position > self.floor:
             return Tail(memory_bytes=self._settings.memory_bytes, start=position)
         tail = Tail(memory_bytes=self._settings.memory_bytes, start=recent[0].after)
         tail.load(recent)
