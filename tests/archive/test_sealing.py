@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -312,6 +313,21 @@ def test_cancelled_at_any_moment_it_leaves_nothing(
         hour.seal(joined(plain_lines(0, 30)), cancelled=lambda: next(answers, True))
     assert hour.files == []
     assert hour.path.exists()
+
+
+def test_each_frame_is_synced_before_the_next_is_made(
+    hour: Hour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred megabytes synced at once would hold up the log's own writes."""
+    synced: list[int] = []
+
+    def fdatasync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    index = hour.index(hour.seal(joined(plain_lines(0, 100))))
+    assert len(index.frames) > 1
+    assert synced == [frame.end for frame in index.frames]
 
 
 def test_an_object_that_does_not_read_back_is_none(
