@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
+import msgspec
 import structlog
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,7 @@ from rich.progress import (
 )
 
 from turbod.client.stream import BadAddress, Refused, Stream, first
+from turbod.cursor import BadCursor, parse
 
 _LINE: Final = re.compile(rb'\{"cursor":([0-9]{16}),')  # how each begins
 
@@ -33,9 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="ws://HOST:PORT, with a path and filters or not")
     parser.add_argument(
         "--cursor",
+        type=_cursor,
         help="where to begin: a cursor, 0 for the oldest, a time before now as in --cursor=-15m, "
         "or an RFC 3339 time; without it, from now on",
     )
+
+
+def _cursor(text: str) -> str:
+    """Return it as it is: a server knows best what its cursors and its clock say."""
+    try:
+        parse(text, now_us=0)
+    except BadCursor as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -58,6 +70,14 @@ async def run(options: argparse.Namespace) -> int:
                 print(f"turbod: standard output: {first(group)}", file=sys.stderr)  # noqa: T201 - as above
                 code = 1  # else whoever read us, such as `head`, has enough
     return code
+
+
+class _Told(msgspec.Struct):
+    """What `#cursor` says."""
+
+    cursor: int
+    head: int
+    live: bool
 
 
 class CatchUp:
@@ -99,9 +119,11 @@ class CatchUp:
     def told(self, message: dict[str, Any]) -> None:
         """Show where we are, and say what the server has to say."""
         if message.get("$type") == "#cursor":
-            self._show(message["cursor"], message["head"], live=message["live"])
+            told = msgspec.convert(message, _Told)
+            self._show(told.cursor, told.head, live=told.live)
         else:
-            log.warning(message.pop("name", message.pop("error", "notice")), **_plain(message))
+            what = message.pop("name", message.pop("error", "notice"))
+            log.warning(str(what), **_plain(message))
 
     def _show(self, cursor: int, head: int, *, live: bool) -> None:
         """Measure the way to the head by the cursors, which are times."""
@@ -118,4 +140,4 @@ class CatchUp:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    return {name.lstrip("$"): value for name, value in message.items()}
+    return {name.lstrip("$"): value for name, value in message.items() if name != "event"}

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import trio
 from structlog.testing import capture_logs
 
@@ -100,3 +101,14 @@ def test_on_a_terminal_there_is_a_bar_with_rates_unless_the_records_go_there_too
     shown = on_terminal("get", tmp_path, is_output_too=True)
     assert "fetching" not in shown
     assert len(shown.splitlines()) == 240
+
+
+def test_a_terminal_that_cannot_draw_a_bar_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an editor's shell."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    now = [100.0]
+    with capture_logs() as lines, Bar("fetching", clock=lambda: now[0]) as bar:
+        now[0] += 10
+        bar.show(at(10))
+    assert len(lines) == 1

@@ -223,6 +223,17 @@ def test_a_file_of_something_else_is_left_alone(
         assert file.read_text() == text
 
 
+def test_a_pipe_or_device_is_no_file_to_go_on_with(
+    turbod: Commands, archive: tuple[Path, list[bytes]]
+) -> None:
+    for device in ("/dev/null", "/dev/full"):
+        ran = turbod("get", archive[0], "--output", device)
+        assert (ran.code, ran.errors) == (
+            1,
+            [f"turbod: {device}: no plain file; without --output all goes to standard output"],
+        )
+
+
 def test_two_at_once_on_one_file_are_refused(
     turbod: Commands, archive: tuple[Path, list[bytes]], tmp_path: Path
 ) -> None:

@@ -1,7 +1,9 @@
 """`turbod archive get --format parquet`: the records as documented, bounded in memory."""
 
 import json
+import resource
 import sys
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -9,7 +11,7 @@ import msgspec
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from tests.archive.commands import Commands, files_below
+from tests.archive.commands import Commands, files_below, start
 from tests.archive.sealed import DIDS, make_archive
 from turbod import __version__
 from turbod.archive import parquet
@@ -143,6 +145,28 @@ def test_a_record_of_another_shape_is_one_line_and_leaves_no_file(
         ran = turbod(*arguments, *rest)
         assert (ran.code, len(ran.errors)) == (1, 1)
         assert files_below(target) == []
+
+
+@pytest.mark.parametrize("rest", [["x.parquet"], ["hours", "--by-hour"]])
+def test_a_full_disk_is_one_line_and_no_half_file_fills_it(
+    archive: tuple[Path, list[bytes]], tmp_path: Path, rest: list[str]
+) -> None:
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
+    rest = [str(tmp_path / rest[0]), *rest[1:]]
+    process = start("get", archive[0], "--format=parquet", "--output", *rest, preexec_fn=limit)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.decode().splitlines() == [f"turbod: {rest[0]}: File too large"]
+    assert files_below(tmp_path) == []
+
+
+def test_where_there_is_no_archive_no_file_is_made(turbod: Commands, tmp_path: Path) -> None:
+    """It would be in the way of the same command with the right archive."""
+    source = tmp_path / "wrong"
+    source.mkdir()
+    ran = turbod("get", source, "--format", "parquet", "--output", tmp_path / "x.parquet")
+    assert (ran.code, len(ran.errors)) == (1, 1)
+    assert files_below(tmp_path) == []
 
 
 def test_without_pyarrow_it_says_what_to_install(

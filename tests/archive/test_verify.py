@@ -1,6 +1,7 @@
 """`turbod archive verify` and `ls`: what is wrong is named, what is right is not."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.archive.commands import Commands
+from tests.archive.commands import Commands, start
 from tests.archive.s3_servers import S3Server
 from tests.archive.sealed import HOUR, T0, add_hour, hour_of_lines, make_archive
 from turbod.archive.folder import FolderStore
@@ -258,6 +259,35 @@ def test_all_findings_are_told_and_each_object_by_itself(turbod: Commands, archi
         data[40] ^= 16
         path.write_bytes(data)
     assert len(findings(turbod, archive, "--parallel", "1")) == 3
+
+
+def test_a_foreign_name_stays_on_one_line_and_leaves_the_terminal_alone(
+    turbod: Commands, archive: Path
+) -> None:
+    (archive / "two\nlines \x1b[31m").write_text("mine")
+    assert findings(turbod, archive) == ["two?lines ?[31m: none of the archive's files"]
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["verify"]])
+def test_output_that_cannot_be_written_is_one_line(archive: Path, command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(*command, archive, stdout=full)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == b"turbod: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(("action", "code"), [("ls", 0), ("verify", 1)])
+def test_output_that_nobody_reads_ends_it_without_a_word(
+    archive: Path, action: str, code: int
+) -> None:
+    """What was not seen to be whole is not called whole."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start(action, archive, stdout=theirs)
+    os.close(theirs)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (code, b"")
 
 
 # ls -----------------------------------------------------------------------------------------

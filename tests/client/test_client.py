@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from tests.client.servers import Behaviour, behaving, door_of, leave, say, silent, stream_of
 from tests.server.harness import DID, Harness, did, open_descriptors, post, serving
@@ -222,6 +224,16 @@ async def test_tail_prints_records_and_nothing_else_and_ends_with_its_reader(
             assert await process.wait() == 0
 
 
+@pytest.mark.parametrize("text", ["yesterday", "123", "", "-1y"])
+async def test_a_cursor_that_makes_no_sense_is_exit_2_though_no_server_answers(text: str) -> None:
+    command = [sys.executable, "-m", "turbod", "tail", "127.0.0.1:1", f"--cursor={text}"]
+    with trio.fail_after(10):
+        ended = await trio.run_process(command, check=False, capture_stderr=True)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert b"a cursor of 16 digits" in ended.stderr
+
+
 async def test_tail_says_in_one_line_that_it_cannot_write(tmp_path: Path) -> None:
     async with serving(tmp_path) as harness:
         await harness.fill(1)
@@ -247,6 +259,15 @@ def test_the_bar_moves_with_each_message_and_goes_at_the_head(
         catch_up.told(told | {"cursor": head, "live": True})
         assert not catch_up._progress.tasks
     assert capfdbinary.readouterr().out.count(b"\n") == 2
+
+
+def test_the_words_of_a_server_that_is_none_of_ours_are_no_crash() -> None:
+    catch_up = CatchUp()
+    with pytest.raises(msgspec.MsgspecError):
+        catch_up.told({"$type": "#cursor", "cursor": 1})
+    with capture_logs() as lines:
+        catch_up.told({"$type": "#info", "name": 5, "event": "x", "$level": "y"})
+    assert [line["event"] for line in lines] == ["5"]
 
 
 def test_a_stream_without_records_is_made_again_as_soon_as_one_with_them() -> None:

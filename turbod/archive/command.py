@@ -40,9 +40,19 @@ async def run(options: argparse.Namespace) -> int:
         print(f"turbod: {_first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
         code = 1
     except* BrokenPipeError:
-        # What Python still has to write goes where it hurts nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1 if options.action == "verify" else 0  # not all was seen to be whole
+        _leave_standard_output()
+    except* OSError as group:
+        why = getattr(_first(group), "strerror", None)
+        print(f"turbod: standard output: {why}", file=sys.stderr)  # noqa: T201 - as above
+        code = 1
+        _leave_standard_output()
     return code
+
+
+def _leave_standard_output() -> None:
+    """Let what Python still has to write go where it hurts nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _first(error: BaseException) -> BaseException:

@@ -83,8 +83,8 @@ async def run(options: argparse.Namespace) -> int:
         with _opened(options, open_writer) as output:
             fetch = _Fetch(output, asked, chosen)
             await fetch.run(source, parallel=options.parallel)
-        if not fetch.pieces:
-            await asking.listed(source)  # or say that there is no archive
+            if not fetch.pieces:
+                await asking.listed(source)  # or say that there is no archive
     if options.output != _STANDARD:
         log.info("archive_fetched", records=fetch.records, gaps=fetch.gaps, output=options.output)
     return INCOMPLETE if fetch.gaps else 0

@@ -49,6 +49,10 @@ class AppendedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise CannotWrite(
+                f"{path}: no plain file; without --output all goes to standard output"
+            )
         self._descriptor = _open_alone(path, os.O_RDWR | os.O_APPEND)
         try:
             end, self.last = _last_line(self._descriptor, path)
@@ -107,9 +111,12 @@ class WholeFile:
                 os.fsync(self._descriptor)
                 self._part.rename(self._path)
                 sync_folder(self._path.parent)
-            else:
-                self._part.unlink()
+        except OSError:
+            is_whole = False
+            raise
         finally:
+            if not is_whole:
+                self._part.unlink(missing_ok=True)
             os.close(self._descriptor)
 
 

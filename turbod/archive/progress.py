@@ -34,7 +34,8 @@ class Bar:
         records_to_terminal: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        is_terminal = sys.stderr.isatty()
+        console = Console(stderr=True)
+        is_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
         self._has_lines = not is_terminal
         self._clock = clock
         self._begin = self._told = clock()
@@ -45,7 +46,7 @@ class Bar:
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
             disable=not is_terminal or records_to_terminal,
         )

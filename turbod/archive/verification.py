@@ -22,6 +22,7 @@ from turbod.archive.progress import Bar
 from turbod.archive.reading import load_index
 from turbod.archive.store import Listed, NotThere, Source
 from turbod.archive.walk import Progress
+from turbod.archive.web_call import shown
 from turbod.cursor import hour_name
 
 FOUND: Final = 1  # the exit code where something is not as it should be
@@ -55,7 +56,7 @@ async def run(options: argparse.Namespace) -> int:
         with Bar("verifying") as bar:
             verification = Verification(source, asked, found=_say, report=bar.show)
             await verification.run(parallel=options.parallel)
-    print(verification.summary)  # noqa: T201 - what the command is for
+    print(verification.summary, flush=True)  # noqa: T201 - what the command is for
     return FOUND if verification.findings else 0
 
 
@@ -150,7 +151,7 @@ class Verification:
             if (name := parse_key(each.key)) is not None:
                 objects.append((name, each.size))
             elif each.key != IDENTITY_KEY:
-                self._found(f"{each.key}: none of the archive's files")
+                self._found(f"{shown(each.key)}: none of the archive's files")
         catalogue = Catalogue()
         catalogue.listed(objects)
         for conflict in catalogue.conflicts:
