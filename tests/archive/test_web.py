@@ -366,6 +366,18 @@ async def test_a_password_in_the_url_goes_to_the_turbod_alone_and_into_no_messag
     assert f"127.0.0.1:{elsewhere}/{KEY} answered 403" in str(fault.value)
 
 
+async def test_a_connection_that_cannot_be_made_secure_is_a_fault_in_words(
+    tmp_path: Path,
+) -> None:
+    """A wrong certificate is told in the same way."""
+    async with (
+        serving(tmp_path) as harness,
+        WebSource(f"https://127.0.0.1:{harness.port}") as source,
+    ):
+        with pytest.raises(StoreFault, match=r"cannot be read: \[SSL: WRONG_VERSION_NUMBER\]"):
+            await source.list()
+
+
 async def test_nobody_there_is_a_fault_in_words() -> None:
     async with WebSource("http://127.0.0.1:9") as source:
         with pytest.raises(StoreFault, match=r"http://127\.0\.0\.1:9.* cannot be read"):

@@ -114,11 +114,20 @@ async def _get(client: httpx.AsyncClient, url: str, wanted: Wanted) -> Reply:
     except (trio.TooSlowError, httpx.TimeoutException):
         raise StoreFault(f"{shown_url(url)} did not answer in time; try again later") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        why = shown(str(error) or type(error).__name__)
-        raise StoreFault(f"{shown_url(url)} cannot be read: {why}") from None
+        raise StoreFault(f"{shown_url(url)} cannot be read: {_why(error)}") from None
     if response.is_success and len(body) > most:
         raise StoreFault(f"{shown_url(url)} sent more than {most} bytes")
     return Reply(response.status_code, response.headers, body, url)
+
+
+def _why(error: BaseException) -> str:
+    """Return the words of an error or of what caused it: httpx has none for most of TLS."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if text := str(cause):
+            return shown(text)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
