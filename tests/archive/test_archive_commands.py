@@ -47,7 +47,6 @@ def at(passed: int) -> Progress:
         cursor=1,
         passed_bytes=passed,
         total_bytes=1000,
-        fetched_bytes=passed,
         raw_bytes=passed * 1_000_000,
         records=passed * 10,
     )

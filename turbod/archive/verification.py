@@ -94,7 +94,7 @@ class Verification:
         self._report = report
         self._instance = ""
         self._objects = self._gaps = self._begins_behind = 0
-        self._way = Progress(0, 0, 0, 0, 0, 0)
+        self._way = Progress(0, 0, 0, 0, 0)
 
     @property
     def summary(self) -> str:
@@ -195,7 +195,6 @@ class Verification:
             cursor=max(way.cursor, frame.last),
             passed_bytes=way.passed_bytes + frame.size,
             total_bytes=way.total_bytes,
-            fetched_bytes=way.fetched_bytes + frame.size,
             raw_bytes=way.raw_bytes + frame.raw_bytes,
             records=way.records + frame.records,
         )

@@ -34,7 +34,6 @@ from turbod.archive.reading import load_index
 from turbod.archive.selected import Selecting
 from turbod.archive.store import NotThere, Source, StoreFault
 from turbod.eventlog.chunk import Gap
-from turbod.eventlog.line import cursor_of
 from turbod.filter import EVERYTHING, Filter
 
 PARALLEL: Final = 4
@@ -52,8 +51,7 @@ class Piece(msgspec.Struct, frozen=True):
         last: the position behind it: nothing up to here that was asked for is left out.
         lines: whole lines with their breaks, selected exactly; empty where nothing was.
         gaps: what is missing before `last`, in order, each told once.
-        size: how many bytes were fetched for it.
-        raw_bytes: how many bytes they are, decompressed.
+        raw_bytes: how many bytes were decompressed for it.
     """
 
     name: Name
@@ -62,13 +60,7 @@ class Piece(msgspec.Struct, frozen=True):
     lines: bytes
     records: int
     gaps: list[Gap]
-    size: int
     raw_bytes: int
-
-    @property
-    def first(self) -> int:
-        """The first record's cursor, 0 where there is no record."""
-        return cursor_of(self.lines[: self.lines.index(b"\n")]) if self.lines else 0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -78,15 +70,13 @@ class Progress(msgspec.Struct, frozen=True):
         cursor: the position.
         passed_bytes: size of what lies behind it, whether it was read or not.
         total_bytes: size of all objects on the way.
-        fetched_bytes: what was read of their frames.
-        raw_bytes: what that was, decompressed.
+        raw_bytes: what was read of their frames, decompressed.
         records: how many were selected.
     """
 
     cursor: int
     passed_bytes: int
     total_bytes: int
-    fetched_bytes: int
     raw_bytes: int
     records: int
 
@@ -273,7 +263,6 @@ def _made(part: Part, gaps: list[Gap], *, lines: bytes = b"", records: int = 0) 
         lines=lines,
         records=records,
         gaps=gaps,
-        size=part.frame.size if part.frame else 0,
         raw_bytes=part.frame.raw_bytes if part.frame else 0,
     )
 
@@ -284,7 +273,7 @@ class _Count:
     def __init__(self, way: Sequence[Stop]) -> None:
         self._way = deque(way)
         self._passed = 0
-        self._now = Progress(0, 0, sum(stop.held.size for stop in way), 0, 0, 0)
+        self._now = Progress(0, 0, sum(stop.held.size for stop in way), 0, 0)
 
     def with_piece(self, piece: Piece) -> Progress:
         """Return how far it has come with one piece more."""
@@ -295,7 +284,6 @@ class _Count:
             cursor=piece.last,
             passed_bytes=self._passed + self._part_of(piece),
             total_bytes=now.total_bytes,
-            fetched_bytes=now.fetched_bytes + piece.size,
             raw_bytes=now.raw_bytes + piece.raw_bytes,
             records=now.records + piece.records,
         )
