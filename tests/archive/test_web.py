@@ -25,7 +25,7 @@ EMPTY = b'{"instance":"here","format":1,"floor":0,"archivedUntil":0,"hours":[]}'
 @asynccontextmanager
 async def reading(harness: Harness) -> AsyncIterator[WebSource]:
     """Read from a served archive."""
-    async with WebSource(f"http://127.0.0.1:{harness.port}/") as source:
+    async with WebSource(f"http://127.0.0.1:{harness.port}/", keeps_details=True) as source:
         yield source
 
 
@@ -53,6 +53,16 @@ async def test_details_come_with_the_list(tmp_path: Path) -> None:
         assert details is not None
         assert (details.records, details.previous) == (120, archive.names[0].last)
         assert details.size == len(archive.bytes_of(archive.names[1]))
+
+
+async def test_what_is_in_each_hour_is_kept_only_for_whom_shows_it(tmp_path: Path) -> None:
+    """A year of hours with 300 collections each is 240 MB."""
+    async with (
+        serving_archive(tmp_path) as (harness, archive),
+        WebSource(f"http://127.0.0.1:{harness.port}") as source,
+    ):
+        assert len(await source.list()) == 4
+        assert all(source.details(name.key) is None for name in archive.names)
 
 
 async def test_a_damaged_object_is_listed_without_details(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ async def opened(options: argparse.Namespace) -> AsyncIterator[Source]:
     """
     text: str = options.source
     if text.startswith(("http://", "https://")):
-        async with WebSource(text) as source:
+        async with WebSource(text, keeps_details=options.action == "ls") as source:
             yield source
         return
     yield _open_store(options)

@@ -8,7 +8,7 @@ from typing import Final, Self
 import trio
 
 from turbod.archive import hours_page
-from turbod.archive.hours_page import MAX_HOURS, Foreign, HourDetails, HoursPage, ListedHour
+from turbod.archive.hours_page import MAX_HOURS, Foreign, HourDetails, HoursPage
 from turbod.archive.names import IDENTITY_KEY, parse_key
 from turbod.archive.store import Listed, NotThere, StoreFault
 from turbod.archive.web_call import Reply, Wanted, get, new_client, refused, shown, shown_url
@@ -37,10 +37,12 @@ class WebSource:
 
     Args:
         url: `https://host`, and a path where its `/archive` lies below one.
+        keeps_details: whether what a listing tells of each object is to be kept, up to 30 KB each.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, keeps_details: bool = False) -> None:
         self._base = url.rstrip("/")
+        self._keeps_details = keeps_details
         self._client = new_client(CONNECTIONS)
         # httpcore's pool is spoilt for ever by a call cancelled while it waits for a place
         # (encode/httpcore issue 1093): so none ever waits there.
@@ -71,7 +73,7 @@ class WebSource:
             await self.aclose()
 
     def details(self, key: str) -> HourDetails | None:
-        """Return what the last listing told of an object; None where that was nothing."""
+        """Return what the last listing told of an object; None where nothing, or none is kept."""
         return self._details.get(key)
 
     async def list(self, *, after: str = "") -> list[Listed]:
@@ -81,8 +83,8 @@ class WebSource:
             StoreFault: where it cannot be known.
         """
         name = parse_key(after)
-        hours = await self._hours(0 if name is None else name.last)
-        found = [Listed(hour.name, hour.size) for hour in hours if hour.name > after]
+        objects = await self._objects(0 if name is None else name.last)
+        found = [each for each in objects if each.key > after]
         if after < IDENTITY_KEY and (identity := await self._read_identity()):
             found.append(Listed(IDENTITY_KEY, len(identity)))
         return found
@@ -111,18 +113,19 @@ class WebSource:
 
     # The listing ----------------------------------------------------------------------------
 
-    async def _hours(self, cursor: int) -> Sequence[ListedHour]:
-        hours: list[ListedHour] = []
+    async def _objects(self, cursor: int) -> Sequence[Listed]:
+        found: list[Listed] = []
         for _ in range(MAX_PAGES):
             page = await self._page(cursor)
             try:
                 some = hours_page.read_hours(page, above=cursor)
             except Foreign as error:
                 raise self._foreign(error) from None
-            hours += some
-            self._details |= {one.name: one for one in some if isinstance(one, HourDetails)}
+            found += [Listed(hour.name, hour.size) for hour in some]
+            if self._keeps_details:
+                self._details |= {one.name: one for one in some if isinstance(one, HourDetails)}
             if page.cursor is None:
-                return hours
+                return found
             cursor = page.cursor
         raise StoreFault(f"{self.url} lists its hours on more than {MAX_PAGES} pages")
 
