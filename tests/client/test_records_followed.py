@@ -123,7 +123,7 @@ async def test_what_ends_a_program_ends_it_as_without_us(
             [sys.executable, "-c", program, f"127.0.0.1:{harness.port}"], stdout=subprocess.PIPE
         )
         assert process.stdout is not None
-        with trio.fail_after(10):
+        with trio.fail_after(20):
             assert await process.stdout.receive_some()
             if statement == "pass":
                 process.send_signal(signal.SIGINT)
