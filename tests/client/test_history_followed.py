@@ -10,7 +10,7 @@ from tests.client.programs import running, until
 from tests.server.harness import post
 from tests.server.served_archive import HOURS, LONG_AGO, T0, Archive, serving_archive
 from turbod.archive.store import StoreFault
-from turbod.client import Gap
+from turbod.client import Gap, record
 from turbod.cursor import HOUR_US
 
 COUNT = 120  # records an hour
@@ -132,3 +132,23 @@ async def test_a_gap_inside_an_object_is_told_between_its_records(tmp_path: Path
         async with running(f"127.0.0.1:{harness.port}", cursor=0) as program:
             await until(lambda: len(program.lines) == 10)
             assert program.items[5] == hidden
+
+
+async def test_an_object_with_what_is_no_record_is_left_for_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another server's copies must be recognised, which needs more than the line's bytes."""
+    decode = record._decode_message
+
+    def fail(data: bytes) -> object:
+        if b"3k" in bytes(data):  # as the samples of an archive have it
+            raise RecursionError("deep")
+        return decode(data)
+
+    monkeypatch.setattr(record, "_decode_message", fail)
+    async with serving_archive(tmp_path) as (harness, _):
+        await harness.fill(2)
+        servers = [f"127.0.0.1:{harness.port}", "127.0.0.1:1"]
+        async with running(servers, cursor=0) as program:
+            await until(lambda: program.keys == ["k0", "k1"])
+            assert "history comes by the stream: deep" in program.words
