@@ -254,7 +254,7 @@ def test_a_frame_is_compared_with_what_the_index_says_of_it(made: Made) -> None:
             read_frame(written, said)
         with pytest.raises(Damaged):
             read_frame(written, replace(said, sha256=sha256(written).hexdigest()))
-    assert count_lines(read_frame(data, frame)) == frame.records
+    assert count_lines(read_frame(data, frame), most=10**9) == frame.records
 
 
 def test_one_flipped_bit_anywhere_is_found(made: Made) -> None:

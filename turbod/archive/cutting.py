@@ -5,6 +5,7 @@ Either takes milliseconds and belongs in a thread; `pause` is called after every
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from operator import lt
 from typing import Final
 
 import msgspec
@@ -14,12 +15,20 @@ from turbod.archive.selection import Selection
 from turbod.event import Malformed
 from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap, Lines
 from turbod.eventlog.cutter import Cutter
+from turbod.eventlog.hour_file import LINE_BYTES
 from turbod.eventlog.line import HEAD_BYTES, cursor_of, head_cursor
 from turbod.record import head_of_line
 
 _LINES_A_BURST: Final = 1000  # 0.2 ms of looking for line breaks
 
 Item = Chunk | Gap
+
+
+class _Line(msgspec.Struct):
+    cursor: int
+
+
+_decode_lines = msgspec.json.Decoder(list[_Line]).decode
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -37,7 +46,7 @@ class Selected(msgspec.Struct, frozen=True):
 
 
 def cut(lines: bytes, *, after: int, gaps: Sequence[Gap], pause: Callable[[], None]) -> list[Chunk]:
-    """Return a frame's lines as chunks: less than 1 us a record.
+    """Return a frame's lines as chunks: 2 us a record.
 
     Args:
         lines: whole ones with their breaks.
@@ -46,7 +55,8 @@ def cut(lines: bytes, *, after: int, gaps: Sequence[Gap], pause: Callable[[], No
         pause: see above.
 
     Raises:
-        Damaged: what stands where a chunk begins or ends has no cursor above the one before.
+        Damaged: a line is no whole JSON, or has no cursor above the one before. What clients are
+            sent as it lies would be told by none of them from a fault of the server.
     """
     ends = _ends(lines, pause)
     gap_at = _places(lines, ends, gaps)
@@ -58,14 +68,14 @@ def cut(lines: bytes, *, after: int, gaps: Sequence[Gap], pause: Callable[[], No
         most = min(border, begin + MAX_CHUNK_RECORDS)
         # The array has one byte more than its lines: a bracket on either side, a break less.
         stop = max(bisect_right(ends, start + MAX_CHUNK_BYTES - 1, begin, most), begin + 1)
-        first, last = _cursor(lines, ends, begin), _cursor(lines, ends, stop - 1)
-        if not after < first <= last:
-            raise Damaged(f"the cursors {first} and {last} do not rise above {after}")
         end = ends[stop - 1]
+        if end - start > LINE_BYTES:
+            raise Damaged(f"a line of {end - start} bytes")
         text = Lines(
             b"".join((b"[", lines[start : end - 1].replace(b"\n", b","), b"]")),
             [each - start for each in ends[begin:stop]],
         )
+        last = _last_cursor(text, after)
         chunks.append(Chunk(text, after=after, last=last, gap=gap_at.get(begin)))
         begin, start, after = stop, end, last
         pause()
@@ -182,6 +192,22 @@ def _cursor(lines: bytes, ends: Sequence[int], number: int) -> int:
         return cursor_of(lines[start : ends[number] - 1])
     except (ValueError, RecursionError):
         raise Damaged(f"line {number} of its lines has no cursor") from None
+
+
+def _last_cursor(lines: Lines, after: int) -> int:
+    """Return the last line's cursor, where all are sound: 1.5 us for a line of 3.4 KB.
+
+    Raises:
+        Damaged: one is not.
+    """
+    try:
+        lines.array.decode()  # the decoder passes over the text of what it is not asked for
+        cursors = [each.cursor for each in _decode_lines(lines.array)]
+    except (ValueError, RecursionError):
+        raise Damaged(f"a line behind {after} is no JSON with a cursor") from None
+    if len(cursors) != len(lines.ends) or not all(map(lt, [after, *cursors], cursors)):
+        raise Damaged(f"the cursors behind {after} do not rise")
+    return cursors[-1]
 
 
 def _last(chunk: Chunk) -> int:

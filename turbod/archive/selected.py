@@ -41,7 +41,7 @@ class Selecting:
         lines, records = read_frame(data, frame), frame.records
         if frame.first <= self.asked.after or frame.last > self.asked.until:
             lines = self._within(lines)
-            records = count_lines(lines)
+            records = count_lines(lines, most=records)
         if self._takes_all(frame):
             return lines, records
         try:
@@ -65,8 +65,11 @@ class Selecting:
     def _within(self, lines: bytes) -> bytes:
         """Cut off what lies outside of the cursors that were asked for."""
         every = lines.split(b"\n")[:-1]
-        begin = bisect_right(every, self.asked.after, key=cursor_of)
-        end = bisect_right(every, self.asked.until, key=cursor_of)
+        try:
+            begin = bisect_right(every, self.asked.after, key=cursor_of)
+            end = bisect_right(every, self.asked.until, key=cursor_of)
+        except (ValueError, RecursionError):
+            raise Damaged("a line has no cursor") from None
         return b"".join(line + b"\n" for line in every[begin:end])
 
     def _candidates(self, lines: bytes) -> Iterator[bytes]:
