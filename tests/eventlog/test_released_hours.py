@@ -1,7 +1,10 @@
 """Hours that are finished, ended and released while the log is written and read."""
 
+import os
+import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -20,10 +23,12 @@ from tests.eventlog.samples import (
     running,
 )
 from turbod.config import LogSettings
+from turbod.eventlog import appender, reader
 from turbod.eventlog import log as log_module
 from turbod.eventlog.appender import Appender, DiskFull
 from turbod.eventlog.batch import Part
 from turbod.eventlog.chunk import Gap
+from turbod.eventlog.hour_file import records_name
 from turbod.eventlog.log import EventLog, Pruned
 
 MEGABYTE = 1024 * 1024
@@ -351,3 +356,36 @@ async def test_a_crash_between_the_two_files_of_a_released_hour_leaves_none_behi
             assert log.statistics().gaps == 0
     assert [path.name for path in (tmp_path / "live").iterdir()] == ["2026-11-20T12.jsonl"]
     assert [entry["event"] for entry in logs] == ["log_open"]
+
+
+async def test_a_read_of_a_file_that_is_being_deleted_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A big file is cut down piece by piece: what is missing then is not damage."""
+    read = reader._read
+
+    def read_while_deleted(*given: Any) -> Any:
+        trio.from_thread.run_sync(log._hours.release, T0)
+        os.truncate(tmp_path / "live" / records_name(T0), 300)
+        return read(*given)
+
+    async with running(tmp_path, settings=SMALL) as log:
+        await append(log, range(1, 40))
+        await append(log, range(1), time_us=T0 + HOUR)
+        monkeypatch.setattr(reader, "_read", read_while_deleted)
+        with structlog.testing.capture_logs() as told, pytest.raises(Pruned):
+            await log.read_chunks(T0 + 1)
+        assert told == []
+
+
+def test_a_deleted_hour_goes_by_the_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appender, "DELETED_BYTES", 10)
+    path = tmp_path / records_name(T0)
+    path.write_bytes(b"x" * 35)
+    left: list[int] = []
+    with path.open("rb") as file:
+        monkeypatch.setattr(time, "sleep", lambda _: left.append(os.fstat(file.fileno()).st_size))
+        appender.delete_hour(tmp_path, T0)
+    assert left == [25, 15, 5, 0]
+    assert not list(tmp_path.iterdir())
+    appender.delete_hour(tmp_path, T0)

@@ -45,13 +45,11 @@ class _Found(msgspec.Struct):
     Attributes:
         damaged: what could not be read and has no sound line behind it yet, or nothing.
         hours: those in which something could not be read.
-        vanished: those whose file is gone.
     """
 
     cutter: Cutter
     damaged: str
     hours: list[int]
-    vanished: list[int]
 
 
 class Reader:
@@ -81,8 +79,8 @@ class Reader:
                 await trio.lowlevel.checkpoint()
                 return []
             found = await self._thread(_read, spans, after, damaged, self._hours.gap_before)
-            if any(hour not in self._hours for hour in found.vanished):
-                continue  # released meanwhile: look again what there is
+            if any(span.hour not in self._hours for span in spans):
+                continue  # released meanwhile, its file cut down or gone: look again
             self._report(found.hours)
             if found.cutter.chunks:
                 return found.cutter.chunks
@@ -126,12 +124,11 @@ def line_after(descriptor: int, offset: int, end: int) -> tuple[int, int] | None
 def _read(
     spans: Sequence[Span], after: int, damaged: str, gap_before: Callable[[int], Gap | None]
 ) -> _Found:
-    found = _Found(Cutter(after=after), damaged, [], [])
+    found = _Found(Cutter(after=after), damaged, [])
     for span in spans:
         try:
             descriptor = os.open(span.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            found.vanished.append(span.hour)
             found.hours.append(span.hour)
             found.damaged = f"{span.path.name} is missing"
             continue

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from turbod.backoff import Backoff
-from turbod.eventlog.appender import Appender, DiskFull
+from turbod.eventlog.appender import Appender, DiskFull, delete_hour
 from turbod.eventlog.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Part, next_batch
 from turbod.eventlog.hour_file import MAX_GAP_MESSAGE
 from turbod.record import Record
@@ -131,8 +131,9 @@ class Writer:
             await self._progress.park()
 
     async def delete(self, hour: int) -> None:
-        """Delete an hour's files."""
-        await trio.to_thread.run_sync(self._appender.delete, hour, limiter=self._limiter)
+        """Delete an hour's files, beside what is being written."""
+        await trio.to_thread.run_sync(self._appender.leave, hour, limiter=self._limiter)
+        await trio.to_thread.run_sync(delete_hour, self._appender.folder, hour)
 
     async def run(self) -> None:
         """Write until cancelled. A write under way is finished, and published, before that."""
