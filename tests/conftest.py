@@ -1,9 +1,25 @@
 """What all tests share: the captured data, where it is at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no test that runs the command decide where the next one's log goes."""
+    configure = structlog.configure
+
+    def without_cache(**given: Any) -> None:
+        configure(**given | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", without_cache)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
