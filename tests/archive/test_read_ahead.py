@@ -1,5 +1,6 @@
 """What is read for many: fetched once, bounded, in turn, whoever leaves."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -96,6 +97,48 @@ async def test_who_leaves_takes_nothing_from_who_stays(autojump_clock: MockClock
         nursery.start_soon(fetches.get, things, 40)
     assert fetches.begun == [40]
     assert autojump_clock.current_time() < 1.5
+
+
+async def test_who_leaves_before_his_turn_leaves_nothing_to_be_fetched(
+    autojump_clock: MockClock,
+) -> None:
+    """Clients who come and go would have others wait for what nobody wants."""
+    fetches = Fetches()
+    async with running() as things, trio.open_nursery() as nursery:
+        nursery.start_soon(fetches.get, things, 70)
+        await trio.testing.wait_all_tasks_blocked()
+        for key in range(71, 90):
+            with trio.move_on_after(0.001):
+                await fetches.get(things, key)
+        nursery.start_soon(fetches.get, things, 90)
+        with trio.move_on_after(0.001):
+            await fetches.get(things, 90)
+        await trio.testing.wait_all_tasks_blocked()
+        assert things.statistics().kept == 2
+        assert len(nursery.child_tasks) == 2
+    assert fetches.begun == [70, 90], "90 is still waited for"
+    assert autojump_clock.current_time() < LONGEST_HOLD_SECONDS
+
+
+async def test_room_among_many_small_things_takes_no_time() -> None:
+    """A quiet network has thousands of small indexes: 8 ms of the loop for each new one."""
+
+    async def fetch() -> bytes:
+        return b"x" * 10
+
+    things = ReadAhead[int, bytes](max_bytes=200_000, size_of=len, hold_seconds=0, after_seconds=0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(things.run)
+        for key in range(20_000):
+            things.begin(key, fetch, size=10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert things.statistics().kept == 20_000
+        began = time.process_time()
+        for key in range(20_000, 20_200):
+            assert len(await things.get(key, fetch, size=10)) == 10
+        assert time.process_time() - began < 1
+        assert things.statistics().kept == 20_000
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_longest_unused_goes_when_there_is_no_room(autojump_clock: MockClock) -> None:

@@ -1,6 +1,6 @@
 """What is read for many at once: each thing fetched once, kept while there is room, bounded."""
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -33,13 +33,27 @@ class _Entry(Generic[V]):
         size: the bytes that it is counted with, 0 while it waits for room.
         used_at: when it was last asked for.
         fetched_at: when it came.
+        askers: how many wait for it.
+        waiting: cancelled where nobody does before its turn has come; None from then on.
     """
 
-    __slots__ = ("fault", "fetched_at", "is_done", "is_finished", "size", "used_at", "value")
+    __slots__ = (
+        "askers",
+        "fault",
+        "fetched_at",
+        "is_done",
+        "is_finished",
+        "size",
+        "used_at",
+        "value",
+        "waiting",
+    )
 
     def __init__(self, now: float) -> None:
         self.size = 0
         self.used_at = self.fetched_at = now
+        self.askers = 0
+        self.waiting: trio.CancelScope | None = None
         self.is_finished = False
         self.is_done = trio.Event()
         self.fault: Exception | None = None
@@ -53,7 +67,8 @@ class ReadAhead(Generic[K, V]):
     more readers than there is room for take turns, and do not fetch the same again and again. Who
     needs room waits in order; one thing alone is always allowed, so there will be some.
 
-    `run` must be running. A fetch that began goes on whether or not anybody still waits for it.
+    `run` must be running. A fetch that began goes on whether or not anybody still waits for it; one
+    that waits for room does not, so that whoever comes and goes leaves nothing to be done.
     """
 
     def __init__(
@@ -95,11 +110,19 @@ class ReadAhead(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             entry = self._add(key)
+            entry.waiting = trio.CancelScope()
             self._nursery.start_soon(self._fetch_in_turn, key, entry, fetch, size)
         else:
             self._shared += 1
         self._use(key, entry)
-        await entry.is_done.wait()
+        entry.askers += 1
+        try:
+            await entry.is_done.wait()
+        finally:
+            entry.askers -= 1
+            if entry.waiting is not None and not entry.askers:
+                entry.waiting.cancel()
+                del self._entries[key]
         if entry.fault is not None:
             raise entry.fault.with_traceback(None)
         self._use(key, entry)
@@ -144,12 +167,17 @@ class ReadAhead(Generic[K, V]):
     async def _fetch_in_turn(
         self, key: K, entry: _Entry[V], fetch: Callable[[], Awaitable[V]], size: int
     ) -> None:
-        async with self._turn:
-            while not self._make_room(size):
-                with trio.move_on_after(max(self._after_seconds, 0.01)):
-                    await self._changed.wait()
-            self._count(entry, size)
-        await self._fetch(key, entry, fetch)
+        assert entry.waiting is not None, "its turn comes once"
+        with entry.waiting as waiting:
+            async with self._turn:
+                while not waiting.cancel_called and not self._make_room(size):
+                    with trio.move_on_after(max(self._after_seconds, 0.01)):
+                        await self._changed.wait()
+                if not waiting.cancel_called:
+                    entry.waiting = None
+                    self._count(entry, size)
+        if entry.waiting is None:
+            await self._fetch(key, entry, fetch)
 
     async def _fetch(self, key: K, entry: _Entry[V], fetch: Callable[[], Awaitable[V]]) -> None:
         try:
@@ -166,17 +194,23 @@ class ReadAhead(Generic[K, V]):
 
     def _make_room(self, size: int) -> bool:
         """Drop what nobody is in the middle of until `size` bytes fit; drop nothing in vain."""
-        now = trio.current_time()
-        idle = [key for key, entry in self._entries.items() if self._is_idle(entry, now)]
-        idle.sort(key=lambda key: not self._entries[key].is_finished)
-        held = self._bytes - sum(self._entries[key].size for key in idle)
-        if held and held + size > self._max_bytes:
-            return False
-        for key in idle:
-            if self._bytes + size <= self._max_bytes:
-                break
+        left, dropped = self._bytes, []
+        idle = self._idle(trio.current_time())
+        while left and left + size > self._max_bytes:
+            if (key := next(idle, None)) is None:
+                return False
+            dropped.append(key)
+            left -= self._entries[key].size
+        for key in dropped:
             self._count(self._entries.pop(key), 0)
         return True
+
+    def _idle(self, now: float) -> Iterator[K]:
+        """Yield what nobody is in the middle of: first what readers have done with."""
+        for is_finished in (True, False):
+            for key, entry in self._entries.items():
+                if entry.is_finished is is_finished and self._is_idle(entry, now):
+                    yield key
 
     def _is_idle(self, entry: _Entry[V], now: float) -> bool:
         if not entry.is_done.is_set():
