@@ -16,9 +16,11 @@ from tests.acceptance.archive_plain import take_apart
 from tests.acceptance.archive_trace import run
 from tests.acceptance.follower import Follower, cursor_of
 from tests.acceptance.plain_scan import (
+    Key,
     differences,
     events_of,
     is_wanted,
+    key_of,
     line_differences,
     logged,
     sent,
@@ -90,7 +92,6 @@ class Race:
         place: where the archive is, behind turbod's back.
         proxy: what stands between turbod and its bucket, where that is one.
         slowest_seconds: the longest that a burst took to everybody.
-        expected: records that everybody live has, once all is delivered.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Race:
         self.clock = clock
         self.live: list[Follower] = []
         self.slowest_seconds = 0.0
-        self.expected = 0
+        self._keys: set[Key] = set()  # two of these may be one event
         self._nursery = nursery
         self._scopes: dict[Follower, trio.CancelScope] = {}
         self._proxy = proxy
@@ -118,6 +119,11 @@ class Race:
         """What stands between turbod and its bucket."""
         assert self._proxy is not None
         return self._proxy
+
+    @property
+    def expected(self) -> int:
+        """How many records everybody live has, once all is delivered."""
+        return len(self._keys)
 
     @property
     def lines(self) -> list[bytes]:
@@ -140,16 +146,22 @@ class Race:
 
     def happen(self, events: int = EVENTS) -> None:
         """Let so many events happen; nobody waits."""
-        emitted = self.simulation.emit(events)
-        self.expected += sum(is_wanted(json.loads(message)) for message in emitted)
+        emitted = map(json.loads, self.simulation.emit(events))
+        self._keys |= {key_of(event) for event in emitted if is_wanted(event)}
 
     async def delivered(self) -> None:
         """Wait until everybody live has everything."""
-        await until(
-            lambda: all(len(each.lines) >= self.expected for each in self.live),
-            seconds=DELIVERY_SECONDS,
-            what=f"{self.expected} records delivered",
-        )
+        try:
+            await until(
+                lambda: all(len(each.lines) >= self.expected for each in self.live),
+                seconds=DELIVERY_SECONDS,
+                what=f"{self.expected} records delivered",
+            )
+        except AssertionError as error:
+            counts = [len(each.lines) for each in self.live]
+            words = differences(sent(self.simulation), events_of(self.lines))
+            status = json.dumps(await self.turbod.status())
+            raise AssertionError(f"{error}, but {counts}: {words}\n{status}") from None
 
     async def hours(self, count: int = 1, *, events: int = EVENTS) -> None:
         """Let hours pass, each full of events, everybody having one burst before the next."""
