@@ -1,5 +1,6 @@
 """Reading objects: what each reader gets is what a plain scan selects, or a gap in its place."""
 
+import resource
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -596,3 +597,33 @@ async def test_a_reader_that_leaves_takes_nothing_from_the_others(tmp_path: Path
         store.may_answer.set()
     assert found == [every]
     assert len(store.reads) == len(set(store.reads))
+
+
+class ListedLately(Archive):
+    """The store was listed a moment ago, and is not asked again so soon."""
+
+    async def relist(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_no_file_to_be_opened_now_is_no_gap(tmp_path: Path) -> None:
+    """Where clients hold every descriptor, an hour that is only on this disk is there all the same.
+
+    A gap would be told of it, and the reader taken past it for good.
+    """
+    archive = ListedLately(tmp_path)
+    every = archive.add_hours([0, 1], 20)
+    for name in archive.names():
+        archive.keep(name)
+    archive.catalogue.listed([])
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with archive.opened() as history:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+        try:
+            with trio.move_on_after(0.2) as scope:
+                await read_all(history, 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+        assert scope.cancelled_caught, "it is waited for"
+        assert (await read_all(history, 0))[:2] == (every, [])
+        assert history.statistics().damaged == 0

@@ -1,6 +1,7 @@
 """The archive as this machine reads it: its own files before the store."""
 
 import builtins
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from turbod.archive.store import Listed, NotThere, Source, StoreFault
 
 THREADS: Final = 4
 QUIET_SECONDS: Final = 5.0  # without a fault, until the store counts as back
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 log = structlog.get_logger()
 
@@ -46,8 +49,9 @@ class Nearest:
         """Return these bytes of an object, from a file of ours where there is one.
 
         Raises:
-            NotThere: the catalogue has no such object, or the store has it no longer.
-            StoreFault: the store did not answer, or a file that nothing stands in for is no good.
+            NotThere: the catalogue has no such object, a file that nothing stands in for is no
+                good, or the store has it no longer.
+            StoreFault: the store did not answer, or this process can open no more files now.
         """
         name = parse_key(key)
         assert name is not None, "the catalogue's names have keys"
@@ -75,7 +79,9 @@ class Nearest:
     async def _read_file(self, path: Path, offset: int, size: int) -> bytes | None:
         try:
             data = await trio.to_thread.run_sync(_pread, path, offset, size, limiter=self._threads)
-        except OSError:
+        except OSError as error:
+            if error.errno in _EXHAUSTED:  # which says nothing of the file
+                raise StoreFault(f"{path} cannot be opened now: {error.strerror}") from None
             return None
         return data if len(data) == size else None
 
