@@ -627,3 +627,16 @@ async def test_no_file_to_be_opened_now_is_no_gap(tmp_path: Path) -> None:
         assert scope.cancelled_caught, "it is waited for"
         assert (await read_all(history, 0))[:2] == (every, [])
         assert history.statistics().damaged == 0
+
+
+async def test_no_client_is_told_where_the_operator_keeps_the_archive(tmp_path: Path) -> None:
+    """What is listed and cannot be found is told by its key alone."""
+    archive = ListedLately(tmp_path)
+    archive.add_hours([0, 1], 20)
+    await Archive.relist(archive)
+    first = archive.names()[0]
+    archive.path(first).unlink()
+    async with archive.opened() as history:
+        _, (gap,), _ = await read_all(history, 0)
+    assert first.key in gap.message
+    assert str(tmp_path) not in gap.message

@@ -30,6 +30,7 @@ from turbod.eventlog.chunk import Chunk, Stretch
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter
 from turbod.server import records
+from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.packing import PIECE_BYTES
 from turbod.server.services import BIG_MESSAGES
 from turbod.server.subscriber import TICK_SECONDS
@@ -123,7 +124,7 @@ async def test_while_the_archive_is_away_the_client_is_told_and_then_1011(
     assert error == {
         "$type": "#error",
         "error": "HistoryUnavailable",
-        "message": "s3://bucket: it does not answer",
+        "message": ARCHIVE_AWAY,  # and not the operator's bucket
         "cursor": FIRST,
     }
     assert shared.archive.taken == 0
@@ -491,7 +492,7 @@ async def test_a_page_that_has_nothing_yet_is_503_while_the_archive_is_away(
         assert answer.headers["turbod-cursor"] == str(FIRST + 40)
         answer = await harness.get(f"/records?cursor={FIRST + 40}")
         assert answer.error == (503, "HistoryUnavailable")
-        assert answer.json["message"] == "s3://bucket: it does not answer"
+        assert answer.json["message"] == ARCHIVE_AWAY
         assert int(answer.headers["retry-after"]) > 0
         assert harness.server.statistics().archive_readers == 0
 

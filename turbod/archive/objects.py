@@ -165,10 +165,10 @@ class Objects:
             await self._list_anew()
         try:
             return await load()
-        except NotThere as gone:
+        except NotThere:
             if self._catalogue.find(name) is None:
                 raise
-            raise Damaged(f"{gone}, though it was listed") from None
+            raise Damaged("it is not there, though it was listed") from None  # no path for clients
 
     async def _list_anew(self) -> None:
         """List the store, once for all who ask until it was."""

@@ -18,6 +18,7 @@ from turbod.cursor import LIMIT
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_entries import ARCHIVE, Entries, Summary
 from turbod.server.file_answer import Downloads, File, Outlet, choose_part
+from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.request import Refusal, Request, answer
 
 PARAMETERS: Final = frozenset({"cursor", "limit", "until"})
@@ -109,8 +110,7 @@ class ArchiveListing:
         except NotThere:
             raise _not_found() from None
         except StoreFault:
-            # Its text names the operator's folder or bucket.
-            raise _unavailable("HistoryUnavailable", "the archive does not answer") from None
+            raise _unavailable("HistoryUnavailable", ARCHIVE_AWAY) from None
 
     async def _answer_page(self, request: Request, send: Send, asked: Asked) -> None:
         query = read_query(request.query, asked)

@@ -1,10 +1,13 @@
 """What the server says about a connection: `#cursor`, `#info`, `#error`. Pure."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from turbod.eventlog.chunk import Gap
+
+# What a store says of itself names the operator's folder or bucket, and stands in the log.
+ARCHIVE_AWAY: Final = "the archive does not answer; come again later"
 
 Reason = Literal["connect", "progress", "heartbeat", "cutover", "options", "bye"]
 

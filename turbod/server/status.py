@@ -14,6 +14,7 @@ from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_listing import ArchiveListing, is_archive
 from turbod.server.file_answer import Outlet
+from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.packing import Withhold
 from turbod.server.page import Page
 from turbod.server.records import read_page
@@ -119,11 +120,11 @@ class Plain:
         check_archive_room(position, services)
         try:
             page = await read_page(services, options, position, withhold=self._withhold)
-        except HistoryUnavailable as error:
+        except HistoryUnavailable:
             raise Refusal(
                 503,
                 "HistoryUnavailable",
-                str(error),
+                ARCHIVE_AWAY,
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         return _answer(request, page.body, LINES_TYPE, headers=page.headers)

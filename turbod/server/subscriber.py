@@ -205,7 +205,7 @@ class Subscriber:
         if self._apply_update():
             await self._tell_cursor("options")
         if isinstance(self._failure, HistoryUnavailable):
-            return await self._fail("HistoryUnavailable", str(self._failure), code=1011)
+            return await self._fail("HistoryUnavailable", news.ARCHIVE_AWAY, code=1011)
         if self._failure is not None:
             return await self._fail(
                 "ConsumerTooSlow",
