@@ -30,9 +30,12 @@ from turbod.eventlog.chunk import Chunk, Stretch
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter
 from turbod.server import records
+from turbod.server.admission import RETRY_AFTER_SECONDS
 from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.packing import PIECE_BYTES
+from turbod.server.request import Refusal
 from turbod.server.services import BIG_MESSAGES
+from turbod.server.status import check_archive_room
 from turbod.server.subscriber import TICK_SECONDS
 from turbod.server.voice import PROGRESS_SECONDS
 from turbod.server.websocket import Close
@@ -285,6 +288,29 @@ async def test_a_slow_reader_of_objects_gives_way_to_who_waits(autojump_clock: C
         await trio.sleep(3)
         assert quick.records == list(range(1, 401))
     assert slow.records == list(range(1, 401))
+
+
+async def test_slow_readers_of_objects_do_not_keep_out_who_was_refused(
+    autojump_clock: Clock,
+) -> None:
+    """Nobody waits while all who come are refused: a few slow ones would have it for ever."""
+    log = FakeLog(400, per_chunk=100, padding=5_000)
+    log.memory_start = log.archived_until = log.head
+    shared = services(log, archive_readers=2)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            one = subscriber(shared, FakeClient(bytes_a_second=2_000))
+            nursery.start_soon(lambda one: served(one, seconds=100), one)
+        await trio.sleep(30)
+        with pytest.raises(Refusal, match="2 clients"):
+            check_archive_room(FIRST, shared)
+        await trio.sleep(RETRY_AFTER_SECONDS)
+        check_archive_room(FIRST, shared)
+        quick = FakeClient()
+        second = subscriber(shared, quick)
+        await served(second, seconds=2)
+        assert quick.records == list(range(1, 401))
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_slow_client_that_waits_keeps_its_place_in_the_line(

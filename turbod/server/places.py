@@ -1,8 +1,10 @@
 """Who may read history now: a bounded number at once, the others in the order of asking."""
 
-from typing import Self
+from typing import Final, Self
 
 import trio
+
+REMEMBERED_SECONDS: Final = 20.0  # whoever was turned away comes again within that
 
 
 class Places:
@@ -16,17 +18,23 @@ class Places:
     def __init__(self, count: int) -> None:
         self.count = count
         self._waiting: dict[Place, None] = {}
+        self._refused_at = float("-inf")
         self.taken = 0
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody waits for a place."""
-        return bool(self._waiting)
+        """Whether anybody waits for a place, or was turned away and will come again."""
+        was_refused = trio.current_time() < self._refused_at + REMEMBERED_SECONDS
+        return was_refused or bool(self._waiting)
 
     @property
     def has_room(self) -> bool:
         """Whether whoever asks now is given a place at once."""
         return self.taken < self.count and not self._waiting
+
+    def refuse(self) -> None:
+        """Note that somebody was turned away: slow ones give way to who comes again."""
+        self._refused_at = trio.current_time()
 
     def ask(self) -> "Place":
         """Return a place, given at once where one is free. Leave it when done."""

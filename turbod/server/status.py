@@ -138,6 +138,7 @@ def check_archive_room(position: int, services: Services) -> None:
     """
     begins = max(position, services.log.floor)
     if services.is_archived(begins) and not services.archive.has_room:
+        services.archive.refuse()
         raise too_many_connections(f"{services.archive.count} clients are served from the archive")
 
 

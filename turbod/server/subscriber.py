@@ -26,7 +26,7 @@ HELLO_SECONDS: Final = 30.0
 TICK_SECONDS: Final = 0.25  # how late a heartbeat may be
 LONGEST_WAIT_SECONDS: Final = 5.0  # then the position moves past what the filter leaves out
 OPTIONS_UPDATES_PER_MINUTE: Final = 5
-HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others wait for its place
+HISTORY_PATIENCE_SECONDS: Final = 1.0  # for a slow one while others want its place
 QUICK_BYTES_A_SECOND: Final = 256 * 1024  # whoever takes a piece so fast takes a chunk in 2 s
 RECORDS_BETWEEN_CHECKPOINTS: Final = 200  # 5 ms where each is a compressed message of its own
 
