@@ -28,7 +28,7 @@ from tests.server.harness import Harness, did, serving
 from turbod.config import ServerSettings
 from turbod.eventlog.chunk import Chunk, Stretch
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
-from turbod.filter import Filter
+from turbod.filter import RECORDS_PARAMETERS, Filter, read_query
 from turbod.server import records
 from turbod.server.admission import RETRY_AFTER_SECONDS
 from turbod.server.news import ARCHIVE_AWAY
@@ -383,6 +383,30 @@ async def test_all_that_history_does_is_done_in_its_turn(autojump_clock: Clock) 
     await served(subscriber(shared, FakeClient()), seconds=100)
     assert shared.pace.worked_seconds == pytest.approx(0.05 * len(log.reads))
     assert all(later - sooner >= 10.0999 for sooner, later in pairwise(worked))
+
+
+async def test_a_reader_whose_filter_takes_nothing_has_half_of_the_loop_too(
+    autojump_clock: Clock,
+) -> None:
+    log = FakeLog(1000)
+    shared = services(log)
+    times: list[float] = []
+
+    async def work(_: int) -> None:
+        await trio.lowlevel.checkpoint()
+        autojump_clock.jump(0.004)
+        times.append(trio.current_time())
+
+    log.before_read = work
+    chosen = Filter(dids=frozenset({NOBODY}))
+    await served(subscriber(shared, FakeClient(), chosen=chosen), seconds=100)
+    assert len(times) == len(log.reads) > 40
+    assert times[-1] - times[0] >= 0.0079 * (len(times) - 1)
+    times.clear()
+    options = read_query(f"cursor=0&wantedDids={NOBODY}", known=RECORDS_PARAMETERS, served=())
+    page = await records.read_page(shared, options, 0, withhold=None)
+    assert page.cursor == log.head
+    assert times[-1] - times[0] >= 0.0079 * (len(times) - 1)
 
 
 # Over real sockets.

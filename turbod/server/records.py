@@ -139,6 +139,7 @@ async def _read_on(services: Services, chosen: Filter, collector: _Collector) ->
 
 async def _next(services: Services, chosen: Filter, position: int) -> Stretch:
     log = services.log
+    await services.pace.turn()
     if not log.in_memory(position):
         return await services.pace.measured(log.read(position, chosen))
     chunk = log.next_chunk(position)

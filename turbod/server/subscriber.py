@@ -274,6 +274,7 @@ class Subscriber:
         place = self._take_place()
         try:
             await self._wait_for(place.given)
+            await self._services.pace.turn()
             if not self._is_interrupted and not place.is_left:
                 last = await self._read(place)
                 await self._send_items()
