@@ -263,12 +263,12 @@ class _Reading:
     async def _enter(self, held: Held, index: Index, gaps: list[Gap]) -> bool:
         """Go on in an object, where `gaps` stand before it."""
         name, frames = held.name, index.frames
-        number = self._selection.next_frame(index, self.last)
+        number = await self._objects.next_frame(index, self.last, self._selection)
         if number is None:
             self.items += [*gaps, *_gaps(index, after=self.last)]
             self.last = name.last
             self._passed += 1
-            self._objects.begin(held, index, name.last, self._selection)
+            await self._objects.begin(held, index, name.last, self._selection)
             return True
         if number:
             gaps = [*gaps, *_gaps(index, after=self.last, until=frames[number - 1].last)]
@@ -286,7 +286,7 @@ class _Reading:
 
     async def _read(self, held: Held, index: Index, number: int) -> Selected:
         name, last = held.name, index.frames[number].last
-        self._objects.begin(held, index, last, self._selection)
+        await self._objects.begin(held, index, last, self._selection)
         chunks = await self._objects.frame(name, index, number)
         room = READ_BYTES - self._size
         if self._selection.is_everything:

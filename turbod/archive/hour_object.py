@@ -8,7 +8,7 @@ The seek table's last entry is the index, with decompressed size 0.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import Final
@@ -48,8 +48,15 @@ class _Format(msgspec.Struct):
     format: int
 
 
+class _Outline(Index, frozen=True):
+    """An index whose frames, nearly all of it, are yet to be decoded."""
+
+    frames: list[msgspec.Raw]  # type: ignore[assignment]  # in place of the frames themselves
+
+
 _decode_format = msgspec.json.Decoder(_Format).decode
-_decode_index = msgspec.json.Decoder(Index).decode
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_frame = msgspec.json.Decoder(Frame).decode
 
 
 class Damaged(ValueError):
@@ -102,8 +109,10 @@ def index_span(tail: bytes, *, size: int) -> tuple[int, int]:
     return size - table - index_size, index_size
 
 
-def read_index(data: bytes, name: Name) -> Index:
+def read_index(data: bytes, name: Name, *, pause: Callable[[], None] = lambda: None) -> Index:
     """Read the skippable frame that holds the index of the object called `name`.
+
+    It takes 4 ms for each MB, and calls `pause` after each frame.
 
     Raises:
         Damaged: it is none, contradicts itself or the name, or is of a later format.
@@ -121,7 +130,10 @@ def read_index(data: bytes, name: Name) -> Index:
         written = _decode_format(text).format
         if written > FORMAT:
             raise Damaged(f"its format is {written}; this turbod reads {FORMAT}: update turbod")
-        index = _decode_index(text)
+        pause()
+        outline = _decode_outline(text)
+        frames = [_frame(raw, pause) for raw in outline.frames]
+        index = Index(**msgspec.structs.asdict(outline) | {"frames": frames})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"the index cannot be read: {error}") from None
     _check_name(index, name)
@@ -156,6 +168,11 @@ def read_frame(data: bytes, frame: Frame) -> bytes:
     if _edges(lines) != (frame.first, frame.last):
         raise Damaged(f"the frame at {frame.offset} has other cursors than the index says")
     return lines
+
+
+def _frame(raw: msgspec.Raw, pause: Callable[[], None]) -> Frame:
+    pause()
+    return _decode_frame(raw)
 
 
 def count_lines(lines: bytes, *, most: int) -> int:

@@ -6,6 +6,7 @@ and the head of a line rule out, at a fraction of the cost.
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Final
 
 from turbod.archive.did_filter import SoughtDids
@@ -52,13 +53,18 @@ class Selection:
 
     def next_frame(self, index: Index, after: int) -> int | None:
         """Return the number of the first frame that may hold something above a cursor."""
+        return next((number for number, wanted in self.look(index, after) if wanted), None)
+
+    def look(self, index: Index, after: int) -> Iterator[tuple[int, bool]]:
+        """Yield the number of each frame above a cursor, and whether it may hold something.
+
+        None of an object that holds nothing by its collections.
+        """
         frames = index.frames
         if not self.may_hold(index):
-            return None
+            return
         for number in range(bisect_right(frames, after, key=_last), len(frames)):
-            if self.is_everything or self.wants(frames[number]):
-                return number
-        return None
+            yield number, self.is_everything or self.wants(frames[number])
 
     def may_match(self, text: bytes, start: int, end: int) -> bool:
         """Tell whether the line text[start:end], without its break, may be selected.
