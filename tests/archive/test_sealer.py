@@ -213,9 +213,12 @@ async def test_hours_that_are_damaged_missing_or_unreadable_do_not_stop_the_next
             await running.sealed(2)
             nursery.cancel_scope.cancel()
     assert sorted(path.name for path in live.iterdir()) == [
+        "2026-11-20T10.jsonl.damaged",
         "2026-11-20T11.jsonl.damaged",
         "2026-11-20T14.jsonl",
     ]
+    kept = (live / "2026-11-20T10.jsonl.damaged").read_bytes()
+    assert kept == b"".join([lines[0], b"\0" * 99, lines[2], *lines[3:]])
     (first, path), (second, second_path) = objects(tmp_path)
     assert [cursor for cursor, _ in lines_in(path)] == [T0 + 1, T0 + 4, T0 + 5]
     assert second.first == T0 + 3 * HOUR + 1

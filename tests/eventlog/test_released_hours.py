@@ -389,3 +389,13 @@ def test_a_deleted_hour_goes_by_the_piece(tmp_path: Path, monkeypatch: pytest.Mo
     assert left == [25, 15, 5, 0]
     assert not list(tmp_path.iterdir())
     appender.delete_hour(tmp_path, T0)
+
+
+def test_what_has_another_name_keeps_its_bytes_when_an_hour_is_deleted(tmp_path: Path) -> None:
+    """As a backup made of hard links has."""
+    path, copy = tmp_path / records_name(T0), tmp_path / "copy"
+    path.write_bytes(b"x" * 35)
+    copy.hardlink_to(path)
+    appender.delete_hour(tmp_path, T0)
+    assert list(tmp_path.iterdir()) == [copy]
+    assert copy.read_bytes() == b"x" * 35

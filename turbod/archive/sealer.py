@@ -29,7 +29,6 @@ QUIET_SECONDS: Final = 60.0  # how long an hour is over before silence is taken 
 CHECK_SECONDS: Final = 20.0
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 60.0
-UNREADABLE: Final = ".damaged"  # what is added to the name of a plain file without a sound line
 
 log = structlog.get_logger()
 
@@ -233,9 +232,7 @@ def _make(
         raise DiskFull(f"disk full: {free} bytes are free, an hour of {hour.size} is to be sealed")
     name = make()
     if name is None:
-        kept = hour.path.with_name(hour.path.name + UNREADABLE)
-        hour.path.rename(kept)
-        log.error("hour_unreadable", file=kept.name, todo="restore it from a copy, or delete it")
+        log.error("hour_unreadable", file=hour.path.name, todo="restore it from a copy")
         return None, 0
     return name, (folder / name.file).stat().st_size
 

@@ -39,6 +39,7 @@ from turbod.record import Head, head_of_line
 
 BURST_SECONDS: Final = 0.001
 PAUSE_SECONDS: Final = 0.003
+DAMAGED: Final = ".damaged"
 _BLOCK_BYTES: Final = 1024 * 1024
 
 log = structlog.get_logger()
@@ -60,8 +61,9 @@ def seal(
 ) -> Name | None:
     """Make the hour's object in `folder`, durable under its own name; return that.
 
-    Lines that are not sound are left out, and a gap says so. None, and no object, where no line
-    is. The plain file stays: deleting it is the caller's, once this has returned.
+    Lines that are not sound are left out, a gap says so, and the plain file is kept beside itself
+    under a second name that ends in DAMAGED. None, and no object, where no line is sound. The
+    plain file stays: deleting it is the caller's, once this has returned.
 
     Raises:
         DiskFull: nothing is left of it; the same again may work later.
@@ -178,13 +180,24 @@ class _Gaps:
         """Return all; one behind the last line ends with the hour."""
         self.passed(self._hour.hour + HOUR_US)
         if self._lines:
+            kept = _keep(self._hour.path)
             log.error(
                 "hour_damaged",
                 file=self._hour.path.name,
                 lines_left_out=self._lines,
                 bytes_left_out=self._bytes,
+                kept=kept.name,
             )
         return self._found
+
+
+def _keep(path: Path) -> Path:
+    """Give a file a second name, so that what is left out of its object is not lost."""
+    kept = path.with_name(path.name + DAMAGED)
+    with suppress(FileExistsError):
+        kept.hardlink_to(path)
+    sync_folder(path.parent)
+    return kept
 
 
 def _sound(line: bytes, *, hour: int, last: int) -> Head | None:

@@ -127,7 +127,8 @@ def delete_hour(folder: Path, hour: int) -> None:
     """
     with suppress(FileNotFoundError), (folder / records_name(hour)).open("r+b", 0) as file:
         (folder / records_name(hour)).unlink()
-        size = os.fstat(file.fileno()).st_size
+        left = os.fstat(file.fileno())
+        size = 0 if left.st_nlink else left.st_size  # the bytes of another name stay
         while size > 0:
             size = max(size - DELETED_BYTES, 0)
             file.truncate(size)
