@@ -18,10 +18,11 @@ import trio
 from tests.archive.sealed import HOUR, add_hour, hour_of_lines
 from tests.server.harness import Answer, Harness, serving
 from tests.server.served_archive import HOURS, LONG_AGO, T0, Archive, serving_archive
+from turbod.archive.folder import FolderStore
 from turbod.archive.hour_object import Damaged
 from turbod.archive.hours_page import MAX_HOURS
-from turbod.archive.names import Name, parse_file
-from turbod.archive.store import NotThere, Store, StoreFault
+from turbod.archive.names import IDENTITY_KEY, Name, parse_file
+from turbod.archive.store import Listed, NotThere, Store, StoreFault
 from turbod.config import ServerSettings
 from turbod.cursor import hour_name
 from turbod.eventlog.chunk import Gap
@@ -578,3 +579,25 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
     assert archive_listing.DEFAULT_HOURS == 168
     assert MAX_HOURS == 1000
     assert file_answer.CONCURRENT_DOWNLOADS == 8
+
+
+async def test_the_identity_is_asked_of_the_store_once_for_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time would be two requests that a bucket bills, and a turn before readers of history."""
+    asked: list[str] = []
+    plain_list = FolderStore.list
+
+    async def list_and_note(store: FolderStore, *, after: str = "") -> list[Listed]:
+        asked.append(after)
+        return await plain_list(store, after=after)
+
+    monkeypatch.setattr(FolderStore, "list", list_and_note)
+    async with serving_archive(tmp_path) as (harness, archive):
+        asked.clear()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(harness.get, f"/archive/{IDENTITY_KEY}")
+        kept = (archive.folder / IDENTITY_KEY).read_bytes()
+        assert (await harness.get(f"/archive/{IDENTITY_KEY}")).body == kept
+        assert len(asked) == 1

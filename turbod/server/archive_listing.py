@@ -29,6 +29,7 @@ PAGE_SECONDS: Final = 20.0  # after which a page ends with what it has
 CONCURRENT_PAGES: Final = 4
 CONCURRENT_INDEXES: Final = 8
 MAX_IDENTITY_BYTES: Final = 64 * 1024
+IDENTITY_SECONDS: Final = 60.0  # for which `turbod.json` is kept
 URL_SECONDS: Final = 3600
 
 _is_number = re.compile(r"[1-9][0-9]{0,3}", re.ASCII).fullmatch
@@ -75,6 +76,9 @@ class ArchiveListing:
         self._entries = Entries(summary)
         self._pages = 0
         self._downloads = Downloads()
+        self._asking = trio.Lock()
+        self._identity_bytes = b""
+        self._identity_until = float("-inf")
 
     def check_public(self) -> None:
         """Pass where anybody may ask.
@@ -204,10 +208,20 @@ class ArchiveListing:
         return held
 
     async def _identity(self) -> bytes:
+        """Return `turbod.json`, asked of the store now and then: a bucket bills each request."""
+        async with self._asking:
+            if trio.current_time() >= self._identity_until:
+                self._identity_bytes = await self._read_identity()
+                self._identity_until = trio.current_time() + IDENTITY_SECONDS
+        if not self._identity_bytes:
+            raise _not_found()
+        return self._identity_bytes
+
+    async def _read_identity(self) -> bytes:
         listed = await self._store.list(after=IDENTITY_KEY[:-1])
         size = next((one.size for one in listed if one.key == IDENTITY_KEY), 0)
         if not 0 < size <= MAX_IDENTITY_BYTES:
-            raise _not_found()
+            return b""
         return await self._store.read(IDENTITY_KEY, offset=0, size=size)
 
 
