@@ -3,7 +3,9 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,10 +14,11 @@ from tests.archive.s3_servers import S3Server
 from tests.server.harness import Harness, serving
 from tests.server.served_archive import HOURS, Archive, serving_archive
 from turbod.archive import web
-from turbod.archive.names import IDENTITY_KEY
+from turbod.archive.names import IDENTITY_KEY, Name
 from turbod.archive.store import NotThere, StoreFault
 from turbod.archive.walk import walk
 from turbod.archive.web import WebSource
+from turbod.cursor import HOUR_US
 from turbod.server import file_answer
 
 KEY = "dt=2024-08-09/hour=02/1723168800000000-1723172370000000.jsonl.zst"
@@ -233,7 +236,8 @@ def page(hours: list[object], **more: object) -> bytes:
     return answer(json.dumps({**known, **more}).encode())
 
 
-ENTRY = {"name": KEY, "hour": "2024-08-09T02", "first": 1723168800000000, "url": "/x"} | {
+FIRST = 1723168800000000
+ENTRY = {"name": KEY, "hour": "2024-08-09T02", "first": FIRST, "url": "/x"} | {
     "last": 1723172370000000,
     "size": 9,
     "damaged": True,
@@ -292,6 +296,24 @@ async def test_pages_without_end_have_one(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         with pytest.raises(StoreFault, match="more than 5 pages"):
             await source.list()
+
+
+async def test_objects_without_end_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of a thousand, ten thousand times, would be gigabytes."""
+    monkeypatch.setattr(web, "MAX_LISTED", 3)
+
+    def entry(number: int) -> dict[str, Any]:
+        cursor = FIRST + number * HOUR_US
+        return {**ENTRY, "name": Name(cursor, cursor).key, "first": cursor, "last": cursor}
+
+    numbers = count(1)
+    async with (
+        scripted(lambda _: page([one := entry(next(numbers))], cursor=one["last"])) as port,
+        WebSource(f"http://127.0.0.1:{port}") as source,
+    ):
+        with pytest.raises(StoreFault, match="more than 3 objects"):
+            await source.list()
+    assert next(numbers) == 5
 
 
 async def test_a_page_too_long_for_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

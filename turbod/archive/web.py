@@ -10,7 +10,7 @@ import trio
 from turbod.archive import hours_page
 from turbod.archive.hours_page import MAX_HOURS, Foreign, HourDetails, HoursPage
 from turbod.archive.names import IDENTITY_KEY, parse_key
-from turbod.archive.store import Listed, NotThere, StoreFault
+from turbod.archive.store import MAX_LISTED, Listed, NotThere, StoreFault
 from turbod.archive.web_call import Reply, Wanted, get, new_client, refused, shown, shown_url
 
 CONNECTIONS: Final = 8  # as many downloads as a turbod serves from a folder at once
@@ -124,6 +124,8 @@ class WebSource:
             found += [Listed(hour.name, hour.size) for hour in some]
             if self._keeps_details:
                 self._details |= {one.name: one for one in some if isinstance(one, HourDetails)}
+            if len(found) > MAX_LISTED:
+                raise StoreFault(f"{self.url} lists more than {MAX_LISTED:,} objects")
             if page.cursor is None:
                 return found
             cursor = page.cursor
