@@ -94,6 +94,18 @@ def test_lines_without_rising_cursors_are_damage(lines: list[bytes]) -> None:
         chunks_of(lines)
 
 
+def test_lines_that_are_checked_already_are_cut_alike() -> None:
+    lines = b"".join(line(T0 + number) + b"\n" for number in range(250))
+    gaps = [Gap(T0 + 119, T0 + 120, "lost")]
+    one, other = (
+        cut(lines, after=T0 - 1, gaps=gaps, is_checked=is_checked, pause=lambda: None)
+        for is_checked in (False, True)
+    )
+    assert [(c.after, c.last, c.gap, c.array, c.ends) for c in one] == [
+        (c.after, c.last, c.gap, c.array, c.ends) for c in other
+    ]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     filters,

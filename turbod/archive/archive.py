@@ -80,6 +80,7 @@ class Archive:
             self.store,
             read_ahead_bytes=settings.archive.read_ahead_bytes,
             relist=self._archiver.relist,
+            instance=lambda: self.instance,
         )
         self.whole = WholeLog(event_log, self.history)
         self._sealer = Sealer(

@@ -45,18 +45,26 @@ class Selected(msgspec.Struct, frozen=True):
     size: int
 
 
-def cut(lines: bytes, *, after: int, gaps: Sequence[Gap], pause: Callable[[], None]) -> list[Chunk]:
-    """Return a frame's lines as chunks: 2 us a record.
+def cut(
+    lines: bytes,
+    *,
+    after: int,
+    gaps: Sequence[Gap],
+    is_checked: bool = False,
+    pause: Callable[[], None],
+) -> list[Chunk]:
+    """Return a frame's lines as chunks: 3 us a record, 1 us of those that are checked already.
 
     Args:
         lines: whole ones with their breaks.
         after: the position before the first.
         gaps: those that stand before records in here, in order; each begins a chunk.
+        is_checked: whether each line is known to be whole JSON with a cursor above the one before.
         pause: see above.
 
     Raises:
-        Damaged: a line is no whole JSON, or has no cursor above the one before. What clients are
-            sent as it lies would be told by none of them from a fault of the server.
+        Damaged: a line is not. What clients are sent as it lies would be told by none of them from
+            a fault of the server.
     """
     ends = _ends(lines, pause)
     gap_at = _places(lines, ends, gaps)
@@ -75,7 +83,7 @@ def cut(lines: bytes, *, after: int, gaps: Sequence[Gap], pause: Callable[[], No
             b"".join((b"[", lines[start : end - 1].replace(b"\n", b","), b"]")),
             [each - start for each in ends[begin:stop]],
         )
-        last = _last_cursor(text, after)
+        last = _cursor(lines, ends, stop - 1) if is_checked else _last_cursor(text, after)
         chunks.append(Chunk(text, after=after, last=last, gap=gap_at.get(begin)))
         begin, start, after = stop, end, last
         pause()

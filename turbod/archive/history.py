@@ -70,6 +70,7 @@ class History:
     """Every record that lies in an object, by position. `run` must be running.
 
     `relist` lists the store anew, into the catalogue, and raises StoreFault where it cannot.
+    `instance` is who this is, and so whose lines need not be checked again.
     """
 
     def __init__(
@@ -79,9 +80,16 @@ class History:
         *,
         read_ahead_bytes: int,
         relist: Callable[[], Awaitable[None]],
+        instance: Callable[[], str] = lambda: "",
     ) -> None:
         self.catalogue = catalogue
-        self.objects = Objects(catalogue, store, read_ahead_bytes=read_ahead_bytes, relist=relist)
+        self.objects = Objects(
+            catalogue,
+            store,
+            read_ahead_bytes=read_ahead_bytes,
+            relist=relist,
+            instance=instance,
+        )
         self._selections: OrderedDict[Filter, Selection] = OrderedDict()
         self._reported: OrderedDict[tuple[Name, int | None], None] = OrderedDict()
         self._damaged = self._holes = 0

@@ -34,6 +34,7 @@ class Objects:
     """Every object of a catalogue, from this disk or from the store. `run` must be running.
 
     `relist` lists the store anew, into the catalogue, and raises StoreFault where it cannot.
+    Lines that `instance` sealed are not checked again: it checked them, and their checksums hold.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Objects:
         *,
         read_ahead_bytes: int,
         relist: Callable[[], Awaitable[None]],
+        instance: Callable[[], str],
     ) -> None:
+        self._instance = instance
         self._catalogue = catalogue
         self._source = Nearest(catalogue, store)
         self._relist = relist
@@ -173,9 +176,9 @@ class Objects:
         after = index.frames[number - 1].last if number else index.previous or index.first - 1
         gaps = [gap for gap in index.gaps if after < gap.before <= frame.last]
         data = await self._source.read(name.key, offset=frame.offset, size=frame.size)
-        return await trio.to_thread.run_sync(
-            _decode, data, frame, after, gaps, limiter=self._decoders
-        )
+        is_checked = index.instance == self._instance()
+        decode = partial(_decode, data, frame, after=after, gaps=gaps, is_checked=is_checked)
+        return await trio.to_thread.run_sync(decode, limiter=self._decoders)
 
     async def _twice(self, name: Name, load: Callable[[], Awaitable[T]]) -> T:
         """Load, and once more: bytes may be damaged on their way, or on this disk alone."""
@@ -201,8 +204,16 @@ class Objects:
                 self._listed_at = trio.current_time()
 
 
-def _decode(data: bytes, frame: Frame, after: int, gaps: Sequence[Gap]) -> list[Chunk]:
-    return cut(read_frame(data, frame), after=after, gaps=gaps, pause=Bursts().pause)
+def _decode(
+    data: bytes, frame: Frame, *, after: int, gaps: Sequence[Gap], is_checked: bool
+) -> list[Chunk]:
+    return cut(
+        read_frame(data, frame),
+        after=after,
+        gaps=gaps,
+        is_checked=is_checked,
+        pause=Bursts().pause,
+    )
 
 
 def _select(chunks: Sequence[Chunk], after: int, selection: Selection, max_bytes: int) -> Selected:
