@@ -121,7 +121,7 @@ async def test_who_leaves_before_his_turn_leaves_nothing_to_be_fetched(
 
 
 async def test_room_among_many_small_things_takes_no_time() -> None:
-    """A quiet network has thousands of small indexes: 8 ms of the loop for each new one."""
+    """A quiet network has thousands of small indexes: 5 ms of the loop for each new one."""
 
     async def fetch() -> bytes:
         return b"x" * 10
