@@ -18,9 +18,19 @@ ROWS = (
 )
 PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
 PURE_PARTS = (
-    *("archive/catalogue", "archive/cutting", "archive/did_filter", "archive/hour_object"),
-    *("archive/hours_page", "archive/index", "archive/intruders", "archive/names"),
-    *("archive/parts", "archive/selection"),
+    *(
+        "archive/catalogue",
+        "archive/reading/cutting",
+        "archive/format/did_filter",
+        "archive/format/hour_object",
+    ),
+    *(
+        "archive/stores/hours_page",
+        "archive/format/index",
+        "archive/upload/intruders",
+        "archive/format/names",
+    ),
+    *("archive/bulk/parts", "archive/reading/selection"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
     *("hydration/views", "server/packing"),

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from turbod import __version__, config, daemon, tail
-from turbod.archive import command as archive
+from turbod.archive.bulk import command as archive
 from turbod.simulation import command as simulation
 
 _DESCRIPTION = """\

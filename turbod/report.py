@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from turbod import __version__
 from turbod.archive.archive import ArchiveStatistics
-from turbod.archive.condition import State
+from turbod.archive.upload.condition import State
 from turbod.eventlog.log import LogStatistics
 from turbod.hydration.appview import AppViewStatistics
 from turbod.hydration.cache import CacheStatistics

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from benchmarks.believable import Believable
-from turbod.archive.hour_object import FRAME_BYTES
-from turbod.archive.names import Name
-from turbod.archive.object_writer import ObjectWriter
+from turbod.archive.format.hour_object import FRAME_BYTES
+from turbod.archive.format.names import Name
+from turbod.archive.format.object_writer import ObjectWriter
 from turbod.cursor import HOUR_US
 from turbod.event import POST
 from turbod.eventlog.line import HEAD_BYTES, head_cursor

@@ -20,9 +20,9 @@ from benchmarks.believable import FIRST_US, Believable
 from benchmarks.figures import Figure, say
 from benchmarks.options import Options
 from benchmarks.plain import INSERT, TABLE
-from turbod.archive.hour_object import FRAME_BYTES, LEVEL, MIN_MATCH, read_frame
-from turbod.archive.index import Index
-from turbod.archive.names import Name
+from turbod.archive.format.hour_object import FRAME_BYTES, LEVEL, MIN_MATCH, read_frame
+from turbod.archive.format.index import Index
+from turbod.archive.format.names import Name
 from turbod.archive.sealing import check, seal
 from turbod.eventlog.hour_file import hour_of, records_name
 from turbod.eventlog.hours import PlainHour

@@ -43,7 +43,8 @@ DELIVERY_SECONDS = 30.0
 RACED = """
 import pathlib, sys, time
 from turbod import cli, daemon
-from turbod.archive import archive, archiver, bounds
+from turbod.archive import archive
+from turbod.archive.upload import archiver, bounds
 clock, kept = pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1))
 daemon.now_us = lambda: time.time_ns() // 1000 + int(clock.read_text()) * 1_000_000
 archiver.LONGEST_RETRY_SECONDS = 2.0
@@ -53,7 +54,7 @@ def make(self, *arguments, log_max_bytes, **more):
     made(self, *arguments, log_max_bytes=kept or log_max_bytes, **more)
 bounds.Bounds.__init__ = make
 if any("s3://" in word for word in sys.argv):
-    from turbod.archive import s3
+    from turbod.archive.stores import s3
     s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds=3.0)
 cli.main()
 """

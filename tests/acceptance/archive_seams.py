@@ -44,7 +44,9 @@ SLOP_US = 5_000_000  # between reading the cursor and the first message
 PROGRAM = """
 import pathlib, sys, time
 from turbod import cli, daemon
-from turbod.archive import archiver, bounds, history, sealer, sealing
+from turbod.archive.upload import archiver, bounds
+from turbod.archive.format.loading import history
+from turbod.archive import sealer, sealing
 clock, kept, frame = pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1)), int(sys.argv.pop(1))
 daemon.now_us = lambda: time.time_ns() // 1000 + int(clock.read_text()) * 1_000_000
 sealer.CHECK_SECONDS = 0.5
@@ -60,7 +62,7 @@ history.History.__init__ = remember_less
 archiver.RELIST_SECONDS = 1.0
 history.LONGEST_RETRY_SECONDS = 2.0
 if any("s3://" in word for word in sys.argv):
-    from turbod.archive import s3
+    from turbod.archive.stores import s3
     s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds=%r)
 cli.main()
 """

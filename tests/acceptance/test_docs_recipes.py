@@ -27,7 +27,7 @@ POST = "app.bsky.feed.post"
 # The command, at an hour of the day of which the examples speak.
 COMMAND = f"""#!{sys.executable}
 from turbod import cli
-from turbod.archive import asking
+from turbod.archive.bulk import asking
 
 asking._now_us = lambda: {T0 + 4 * HOUR}
 cli.main()

@@ -10,13 +10,13 @@ import pytest
 import trio
 
 from tests.archive.samples_archive import plain_lines, seal_lines
-from turbod.archive import archiver as archiver_module
-from turbod.archive.archiver import Archiver
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.folder import FolderStore
+from turbod.archive.format.names import Name
 from turbod.archive.local import Local
-from turbod.archive.names import Name
-from turbod.archive.store import Listed, Store, StoreFault
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.store import Listed, Store, StoreFault
+from turbod.archive.upload import archiver as archiver_module
+from turbod.archive.upload.archiver import Archiver
 from turbod.config import ArchiveSettings
 
 OPEN_SECONDS = 5.0

@@ -10,7 +10,7 @@ import pytest
 
 from tests.archive.sealed import HOUR, T0
 from turbod import cli
-from turbod.archive import asking
+from turbod.archive.bulk import asking
 
 ROOT = Path(__file__).parents[2]
 

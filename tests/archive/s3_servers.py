@@ -20,7 +20,7 @@ import msgspec
 from botocore.config import Config
 
 from tests.acceptance.process import free_port
-from turbod.archive.s3 import S3Store
+from turbod.archive.stores.s3 import S3Store
 from turbod.config import S3Settings
 
 if TYPE_CHECKING:

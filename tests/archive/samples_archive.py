@@ -10,11 +10,11 @@ import trio
 from hypothesis import strategies as st
 
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.folder import FolderStore
-from turbod.archive.history import History
-from turbod.archive.names import Name, parse_file, parse_key
+from turbod.archive.format.names import Name, parse_file, parse_key
+from turbod.archive.reading.history import History
 from turbod.archive.sealing import seal
-from turbod.archive.store import Source
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.store import Source
 from turbod.cursor import LIMIT
 from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.hour_file import records_name

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from turbod.archive.names import Name
+from turbod.archive.format.names import Name
 from turbod.archive.sealing import seal
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.hours import PlainHour

@@ -9,8 +9,8 @@ import zstandard
 
 from tests.eventlog.samples import Clock, Seen
 from turbod.archive.catalogue import Catalogue
+from turbod.archive.format.names import Name, parse_file
 from turbod.archive.local import Local
-from turbod.archive.names import Name, parse_file
 from turbod.archive.sealer import Sealer, seal_leftovers
 from turbod.archive.sealing import check
 from turbod.config import LogSettings

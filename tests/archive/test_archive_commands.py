@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from tests.archive.commands import ROOT, start
 from tests.archive.sealed import make_archive
 from tests.server.served_archive import serving_archive
-from turbod.archive.progress import Bar
-from turbod.archive.walk import Progress
+from turbod.archive.bulk.progress import Bar
+from turbod.archive.bulk.walk import Progress
 
 
 async def turbod(*arguments: object) -> subprocess.CompletedProcess[bytes]:

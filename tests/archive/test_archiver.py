@@ -8,8 +8,8 @@ import structlog.testing
 import trio
 
 from tests.archive.archivers import Machine, folder_machine, retry_quickly, until
-from turbod.archive import archiver as archiver_module
-from turbod.archive.store import StoreFault
+from turbod.archive.stores.store import StoreFault
+from turbod.archive.upload import archiver as archiver_module
 
 
 @pytest.fixture(autouse=True)

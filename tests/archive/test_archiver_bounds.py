@@ -11,11 +11,11 @@ import pytest
 import structlog.testing
 
 from tests.archive.archivers import Machine, folder_machine, identify, retry_quickly, until
-from turbod.archive import bounds
-from turbod.archive.archiver import Archiver
-from turbod.archive.bounds import Bounds
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.store import StoreFault
+from turbod.archive.stores.store import StoreFault
+from turbod.archive.upload import bounds
+from turbod.archive.upload.archiver import Archiver
+from turbod.archive.upload.bounds import Bounds
 from turbod.config import ArchiveSettings
 
 

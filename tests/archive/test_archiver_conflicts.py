@@ -15,9 +15,9 @@ from tests.archive.archivers import (
     until,
 )
 from tests.archive.samples_archive import T0, line, plain_lines
-from turbod.archive import object_writer
-from turbod.archive.archiver import Archiver
-from turbod.archive.names import Name
+from turbod.archive.format import object_writer
+from turbod.archive.format.names import Name
+from turbod.archive.upload.archiver import Archiver
 
 
 @pytest.fixture(autouse=True)

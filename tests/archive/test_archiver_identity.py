@@ -16,11 +16,11 @@ from tests.archive.archivers import (
     until,
 )
 from tests.archive.samples_archive import plain_lines
-from turbod.archive import identity, intruders
-from turbod.archive.archiver import Archiver
-from turbod.archive.identity import Unreadable
-from turbod.archive.names import Name
-from turbod.archive.store import AlreadyThere
+from turbod.archive.format.names import Name
+from turbod.archive.stores.store import AlreadyThere
+from turbod.archive.upload import identity, intruders
+from turbod.archive.upload.archiver import Archiver
+from turbod.archive.upload.identity import Unreadable
 from turbod.cursor import HOUR_US
 
 
@@ -251,7 +251,7 @@ async def test_an_id_that_cannot_be_written_is_a_fault_and_stops_nothing_else(
         raise OSError(28, "No space left on device", str(data / instance))
 
     with monkeypatch.context() as patched:
-        patched.setattr("turbod.archive.standing.save_own", refuse)
+        patched.setattr("turbod.archive.upload.standing.save_own", refuse)
         archiver = await machine.start(open_seconds=0.1)
         assert archiver.instance
         assert archiver.statistics().state == "failing"

@@ -13,7 +13,7 @@ import trio
 from tests.archive.archivers import Machine
 from tests.archive.faulty_s3 import FaultyS3
 from tests.archive.s3_servers import S3Server
-from turbod.archive.folder import FolderStore
+from turbod.archive.stores.folder import FolderStore
 
 REPOSITORY = Path(__file__).parents[2]
 HOURS = 40

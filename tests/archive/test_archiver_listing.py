@@ -15,12 +15,12 @@ from tests.archive.archivers import (
     until,
 )
 from tests.archive.samples_archive import plain_lines
-from turbod.archive import archiver as archiver_module
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.inventory import Inventory
+from turbod.archive.format.names import Name, parse_key
 from turbod.archive.local import Local
-from turbod.archive.names import Name, parse_key
-from turbod.archive.store import Listed, StoreFault
+from turbod.archive.stores.store import Listed, StoreFault
+from turbod.archive.upload import archiver as archiver_module
+from turbod.archive.upload.inventory import Inventory
 from turbod.cursor import HOUR_US
 
 T0 = 10**15 - 10**15 % HOUR_US + HOUR_US

@@ -11,9 +11,9 @@ from tests.archive.archivers import Machine, put_into, retry_quickly, until
 from tests.archive.faulty_s3 import FaultyS3
 from tests.archive.s3_servers import S3Server
 from tests.archive.samples_archive import plain_lines
-from turbod.archive.archiver import Archiver
-from turbod.archive.names import IDENTITY_KEY, Name
-from turbod.archive.s3 import S3Store
+from turbod.archive.format.names import IDENTITY_KEY, Name
+from turbod.archive.stores.s3 import S3Store
+from turbod.archive.upload.archiver import Archiver
 from turbod.config import ArchiveSettings, S3Settings
 
 NOISE = 3000  # a line, so that an object takes several blocks of the proxy

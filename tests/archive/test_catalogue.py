@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turbod.archive.catalogue import Catalogue, Held
-from turbod.archive.names import Name
+from turbod.archive.format.names import Name
 from turbod.cursor import HOUR_US
 
 T0 = 1_795_168_800_000_000  # 2026-11-20T10:00:00Z

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.archive.samples_archive import DIDS, T0, cursor_of, filters, kinds, line
-from turbod.archive.cutting import Item, cut, select, whole
-from turbod.archive.hour_object import Damaged
-from turbod.archive.selection import Selection
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.reading.cutting import Item, cut, select, whole
+from turbod.archive.reading.selection import Selection
 from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap
 from turbod.filter import Filter
 from turbod.record import head_of_line

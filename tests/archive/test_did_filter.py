@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turbod.archive import did_filter
-from turbod.archive.did_filter import DidFilter, SoughtDids, build
+from turbod.archive.format import did_filter
+from turbod.archive.format.did_filter import DidFilter, SoughtDids, build
 
 
 def invented(prefix: str, count: int) -> list[str]:

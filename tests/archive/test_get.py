@@ -26,8 +26,8 @@ from tests.archive.sealed import (
     hour_of_lines,
     make_archive,
 )
-from turbod.archive import getting
-from turbod.archive.names import Name
+from turbod.archive.bulk import getting
+from turbod.archive.format.names import Name
 from turbod.eventlog.chunk import Gap
 from turbod.filter import Filter
 from turbod.record import head_of_line

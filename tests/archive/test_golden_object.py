@@ -13,10 +13,10 @@ from typing import Any
 import zstandard
 
 from tests.archive.samples_archive import DIDS, HOUR, T0
-from turbod.archive.did_filter import build
-from turbod.archive.hour_object import ending, index_span, read_frame, read_index
-from turbod.archive.index import collection_of
-from turbod.archive.names import parse_file
+from turbod.archive.format.did_filter import build
+from turbod.archive.format.hour_object import ending, index_span, read_frame, read_index
+from turbod.archive.format.index import collection_of
+from turbod.archive.format.names import parse_file
 from turbod.archive.sealing import check
 from turbod.record import Head, head_of_line
 

@@ -26,8 +26,8 @@ from tests.archive.samples_archive import (
     plain_lines,
     read_all,
 )
-from turbod.archive.history import FRAMES_A_CALL, History
-from turbod.archive.store import Listed, Source, StoreFault
+from turbod.archive.reading.history import FRAMES_A_CALL, History
+from turbod.archive.stores.store import Listed, Source, StoreFault
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import EVERYTHING, Filter

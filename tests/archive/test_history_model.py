@@ -21,9 +21,9 @@ from tests.archive.samples_archive import (
     plain_lines,
     read_all,
 )
-from turbod.archive.index import Frame
-from turbod.archive.names import Name
-from turbod.archive.selection import Selection
+from turbod.archive.format.index import Frame
+from turbod.archive.format.names import Name
+from turbod.archive.reading.selection import Selection
 from turbod.cursor import LIMIT
 from turbod.eventlog.chunk import Gap
 from turbod.filter import Filter

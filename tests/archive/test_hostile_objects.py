@@ -24,13 +24,13 @@ from tests.archive.samples_archive import (
     plain_lines,
     read_all,
 )
-from turbod.archive.did_filter import DidFilter, build
-from turbod.archive.hour_object import Damaged, compressor, ending, index_span
-from turbod.archive.hour_object import read_index as read
-from turbod.archive.index import FORMAT, Frame, Index
-from turbod.archive.names import Name
-from turbod.archive.parts import Asked
-from turbod.archive.selected import Selecting
+from turbod.archive.bulk.parts import Asked
+from turbod.archive.bulk.selected import Selecting
+from turbod.archive.format.did_filter import DidFilter, build
+from turbod.archive.format.hour_object import Damaged, compressor, ending, index_span
+from turbod.archive.format.hour_object import read_index as read
+from turbod.archive.format.index import FORMAT, Frame, Index
+from turbod.archive.format.names import Name
 from turbod.cursor import hour_name
 from turbod.eventlog.hour_file import LINE_BYTES
 from turbod.filter import EVERYTHING, Filter

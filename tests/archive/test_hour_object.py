@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.archive.samples_archive import DIDS, HOUR, OTHER, POST, T0, line, plain_lines, seal_lines
-from turbod.archive import reading
-from turbod.archive.did_filter import build
-from turbod.archive.hour_object import (
+from turbod.archive.format import loading as reading
+from turbod.archive.format.did_filter import build
+from turbod.archive.format.hour_object import (
     Damaged,
     count_lines,
     ending,
@@ -22,12 +22,12 @@ from turbod.archive.hour_object import (
     read_frame,
     read_index,
 )
-from turbod.archive.index import Frame, Index
-from turbod.archive.names import Name
-from turbod.archive.object_writer import ObjectWriter
-from turbod.archive.reading import load_index
+from turbod.archive.format.index import Frame, Index
+from turbod.archive.format.loading import load_index
+from turbod.archive.format.names import Name
+from turbod.archive.format.object_writer import ObjectWriter
 from turbod.archive.sealing import check
-from turbod.archive.store import Listed, NotThere
+from turbod.archive.stores.store import Listed, NotThere
 from turbod.eventlog.chunk import Gap
 from turbod.record import head_of_line
 

@@ -11,8 +11,8 @@ from tests.archive.samples_archive import HOUR, T0
 from tests.archive.sealed import hour_of_lines, line
 from turbod.archive import local as local_module
 from turbod.archive.catalogue import Catalogue
+from turbod.archive.format.names import Name
 from turbod.archive.local import Local
-from turbod.archive.names import Name
 from turbod.archive.sealing import seal
 from turbod.eventlog.hour_file import gaps_name, records_name
 from turbod.eventlog.hours import PlainHour

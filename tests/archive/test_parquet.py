@@ -14,7 +14,7 @@ import pytest
 from tests.archive.commands import Commands, files_below, start
 from tests.archive.sealed import DIDS, make_archive
 from turbod import __version__
-from turbod.archive import parquet
+from turbod.archive.bulk import parquet
 
 COLUMNS = {
     "cursor": "int64",
@@ -175,7 +175,7 @@ def test_without_pyarrow_it_says_what_to_install(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "turbod.archive.parquet")
+    monkeypatch.delitem(sys.modules, "turbod.archive.bulk.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     ran = turbod("get", archive[0], "--format", "parquet", "--output", tmp_path / "x.parquet")
     assert (ran.code, ran.errors) == (

@@ -10,9 +10,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from turbod.archive.hour_object import Damaged
-from turbod.archive.read_ahead import HOLD_SECONDS, LONGEST_HOLD_SECONDS, ReadAhead
-from turbod.archive.store import StoreFault
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.reading.read_ahead import HOLD_SECONDS, LONGEST_HOLD_SECONDS, ReadAhead
+from turbod.archive.stores.store import StoreFault
 
 Things = ReadAhead[int, bytes]
 LIMIT = 100

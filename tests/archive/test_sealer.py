@@ -15,8 +15,8 @@ from tests.archive.sealing_log import UPSTREAMS, lines_in, objects, opened, seal
 from tests.eventlog.samples import HOUR, T0, Clock, from_disk, from_memory, plain_scan, record
 from turbod.archive import sealer as sealer_module
 from turbod.archive import sealing
-from turbod.archive.names import Name
-from turbod.archive.object_writer import ObjectWriter
+from turbod.archive.format.names import Name
+from turbod.archive.format.object_writer import ObjectWriter
 from turbod.archive.sealing import check
 from turbod.eventlog.appender import DiskFull
 from turbod.eventlog.chunk import Gap

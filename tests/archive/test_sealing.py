@@ -27,11 +27,12 @@ from tests.archive.samples_archive import (
     line,
     plain_lines,
 )
-from turbod.archive import object_writer, sealing
-from turbod.archive.did_filter import SoughtDids
-from turbod.archive.hour_object import Damaged
-from turbod.archive.index import Index
-from turbod.archive.names import Name
+from turbod.archive import sealing
+from turbod.archive.format import object_writer
+from turbod.archive.format.did_filter import SoughtDids
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.format.index import Index
+from turbod.archive.format.names import Name
 from turbod.archive.sealing import Cancelled, check, seal
 from turbod.eventlog.appender import DiskFull
 from turbod.eventlog.chunk import Gap

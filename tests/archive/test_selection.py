@@ -18,9 +18,9 @@ from tests.archive.samples_archive import (
     line,
     operations,
 )
-from turbod.archive import did_filter
-from turbod.archive.index import Frame, Index, collection_of
-from turbod.archive.selection import Selection
+from turbod.archive.format import did_filter
+from turbod.archive.format.index import Frame, Index, collection_of
+from turbod.archive.reading.selection import Selection
 from turbod.filter import EVERYTHING, Filter, shard_number
 from turbod.record import head_of_line
 

@@ -11,12 +11,12 @@ import trio
 
 from tests.archive.s3_servers import S3Server
 from tests.archive.scripted_s3 import slow_way
-from turbod.archive import folder, s3
-from turbod.archive.blocking import Threads
-from turbod.archive.folder import FolderStore
-from turbod.archive.names import Name
-from turbod.archive.s3 import S3Store
-from turbod.archive.store import AlreadyThere, NotThere, Store, StoreFault, open_store
+from turbod.archive.format.names import Name
+from turbod.archive.stores import folder, s3
+from turbod.archive.stores.blocking import Threads
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.s3 import S3Store
+from turbod.archive.stores.store import AlreadyThere, NotThere, Store, StoreFault, open_store
 from turbod.config import ArchiveSettings, S3Settings
 
 HOUR = 3_600_000_000

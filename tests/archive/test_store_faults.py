@@ -15,9 +15,9 @@ import trio
 
 from tests.archive.s3_servers import ACCESS_KEY, CREDENTIALS, SECRET_KEY, S3Server
 from tests.archive.scripted_s3 import HANG, Request, answer, error, scripted_s3, slow_way
-from turbod.archive import s3_client
-from turbod.archive.s3 import S3Store
-from turbod.archive.store import AlreadyThere, NotThere, StoreFault
+from turbod.archive.stores import s3_client
+from turbod.archive.stores.s3 import S3Store
+from turbod.archive.stores.store import AlreadyThere, NotThere, StoreFault
 from turbod.config import S3Settings
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ async def test_a_listing_holds_objects_above_the_key_only() -> None:
 
 
 async def test_a_listing_that_goes_in_circles_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turbod.archive.s3.MAX_PAGES", 10)
+    monkeypatch.setattr("turbod.archive.stores.s3.MAX_PAGES", 10)
     body = EMPTY.replace(b"false", b"true").replace(
         b"</ListB", b"<NextContinuationToken>again</NextContinuationToken></ListB"
     )
@@ -355,7 +355,7 @@ async def test_only_aws_is_believed_what_it_says_of_its_own_checksum(
     monkeypatch: pytest.MonkeyPatch, *, is_aws: bool
 ) -> None:
     """It took it when the object was written, of what it got; from others all is read back."""
-    monkeypatch.setattr("turbod.archive.s3.is_aws", lambda _: is_aws)
+    monkeypatch.setattr("turbod.archive.stores.s3.is_aws", lambda _: is_aws)
     told = hashlib.sha256(b"told").digest()
     said = {
         "PUT": answer("200 OK"),
@@ -378,7 +378,7 @@ async def test_only_aws_is_believed_what_it_says_of_its_own_checksum(
 async def test_a_checksum_that_is_not_of_the_whole_object_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, checksum: str
 ) -> None:
-    monkeypatch.setattr("turbod.archive.s3.is_aws", lambda _: True)
+    monkeypatch.setattr("turbod.archive.stores.s3.is_aws", lambda _: True)
     said = {
         "HEAD": answer("200 OK", x_amz_checksum_sha256=checksum),
         "GET": answer("200 OK", b"read"),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from turbod.archive import folder
-from turbod.archive.folder import FolderStore
-from turbod.archive.store import AlreadyThere, NotThere, StoreFault
+from turbod.archive.stores import folder
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.store import AlreadyThere, NotThere, StoreFault
 
 KEY = "dt=2026-11-20/hour=10/1795168800000000-1795168800000005.jsonl.zst"
 
@@ -188,7 +188,7 @@ def test_a_folder_costs_no_boto3() -> None:
     """Of 25 MB."""
     code = (
         "import pathlib, sys\n"
-        "from turbod.archive.store import open_store\n"
+        "from turbod.archive.stores.store import open_store\n"
         "from turbod.config import ArchiveSettings, S3Settings\n"
         "open_store(ArchiveSettings(), S3Settings(), pathlib.Path('data'))\n"
         "assert not {'boto3', 'botocore'} & set(sys.modules)\n"

@@ -12,12 +12,12 @@ import trio
 from tests.archive.commands import Commands, start
 from tests.archive.s3_servers import S3Server
 from tests.archive.sealed import HOUR, T0, add_hour, hour_of_lines, make_archive
-from turbod.archive.folder import FolderStore
-from turbod.archive.hour_object import SEEK_TABLE_MAGIC, ending
-from turbod.archive.names import parse_file
-from turbod.archive.parts import Asked
-from turbod.archive.reading import load_index
-from turbod.archive.verification import Verification
+from turbod.archive.bulk.parts import Asked
+from turbod.archive.bulk.verification import Verification
+from turbod.archive.format.hour_object import SEEK_TABLE_MAGIC, ending
+from turbod.archive.format.loading import load_index
+from turbod.archive.format.names import parse_file
+from turbod.archive.stores.folder import FolderStore
 from turbod.eventlog.chunk import Gap
 
 

@@ -18,12 +18,12 @@ from tests.archive.sealed import (
     hour_of_lines,
     make_archive,
 )
-from turbod.archive import parts, patience
-from turbod.archive import walk as walking
-from turbod.archive.folder import FolderStore
-from turbod.archive.parts import END
-from turbod.archive.store import Listed, NotThere, Source, StoreFault
-from turbod.archive.walk import Piece, Progress, walk
+from turbod.archive.bulk import parts, patience
+from turbod.archive.bulk import walk as walking
+from turbod.archive.bulk.parts import END
+from turbod.archive.bulk.walk import Piece, Progress, walk
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.store import Listed, NotThere, Source, StoreFault
 from turbod.eventlog.chunk import Gap
 from turbod.filter import EVERYTHING, Filter
 from turbod.record import head_of_line

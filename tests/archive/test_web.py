@@ -13,11 +13,11 @@ import trio
 from tests.archive.s3_servers import S3Server
 from tests.server.harness import Harness, serving
 from tests.server.served_archive import HOURS, Archive, serving_archive
-from turbod.archive import web
-from turbod.archive.names import IDENTITY_KEY, Name
-from turbod.archive.store import NotThere, StoreFault
-from turbod.archive.walk import walk
-from turbod.archive.web import WebSource
+from turbod.archive.bulk.walk import walk
+from turbod.archive.format.names import IDENTITY_KEY, Name
+from turbod.archive.stores import web
+from turbod.archive.stores.store import NotThere, StoreFault
+from turbod.archive.stores.web import WebSource
 from turbod.cursor import HOUR_US
 from turbod.server import file_answer
 

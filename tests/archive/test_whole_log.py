@@ -18,9 +18,9 @@ from tests.archive.samples_archive import (
     matching,
 )
 from tests.eventlog.samples import DIDS, HOUR, T0, Clock, record
-from turbod.archive.history import History
+from turbod.archive.reading.history import History
+from turbod.archive.reading.whole_log import WholeLog
 from turbod.archive.sealing import seal
-from turbod.archive.whole_log import WholeLog
 from turbod.config import LogSettings
 from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.log import EventLog

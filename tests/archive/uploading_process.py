@@ -9,8 +9,8 @@ from pathlib import Path
 import trio
 
 from tests.archive.archivers import Machine, until
-from turbod.archive import archiver
-from turbod.archive.store import open_store
+from turbod.archive.stores.store import open_store
+from turbod.archive.upload import archiver
 from turbod.config import ArchiveSettings, S3Settings
 
 

@@ -9,7 +9,7 @@ from tests.archive.sealed import add_hour, hour_of_lines
 from tests.client.programs import running, until
 from tests.server.harness import post
 from tests.server.served_archive import HOURS, LONG_AGO, T0, Archive, serving_archive
-from turbod.archive.store import StoreFault
+from turbod.archive.stores.store import StoreFault
 from turbod.client import Gap, record
 from turbod.cursor import HOUR_US
 
@@ -103,7 +103,7 @@ async def test_an_archive_that_dies_on_the_way_is_gone_on_with_on_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream goes on where the objects ended; here its log begins later, and that is told."""
-    monkeypatch.setattr("turbod.archive.patience._FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("turbod.archive.bulk.patience._FIRST_WAIT_SECONDS", 0.01)
     async with serving_archive(tmp_path) as (harness, archive):
         await harness.fill(3)
         read, last = archive.store.read, archive.names[2]

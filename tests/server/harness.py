@@ -13,10 +13,10 @@ import trio
 import trio_websocket
 
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.history import History
-from turbod.archive.names import parse_key
-from turbod.archive.store import open_store
-from turbod.archive.whole_log import WholeLog
+from turbod.archive.format.names import parse_key
+from turbod.archive.reading.history import History
+from turbod.archive.reading.whole_log import WholeLog
+from turbod.archive.stores.store import open_store
 from turbod.config import ArchiveSettings, LogSettings, S3Settings, ServerSettings
 from turbod.event import parse
 from turbod.eventlog.log import EventLog

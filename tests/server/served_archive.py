@@ -10,10 +10,10 @@ from tests.archive import sealed as samples
 from tests.archive.sealed import HOUR, make_archive
 from tests.server.harness import Harness, serving
 from turbod.archive.catalogue import Catalogue, Held
-from turbod.archive.index import Index
-from turbod.archive.names import Name, parse_key
-from turbod.archive.reading import load_index
-from turbod.archive.store import Store, open_store
+from turbod.archive.format.index import Index
+from turbod.archive.format.loading import load_index
+from turbod.archive.format.names import Name, parse_key
+from turbod.archive.stores.store import Store, open_store
 from turbod.config import ArchiveSettings, S3Settings, ServerSettings
 from turbod.server.archive_listing import ArchiveListing
 

@@ -18,11 +18,11 @@ import trio
 from tests.archive.sealed import HOUR, add_hour, hour_of_lines
 from tests.server.harness import Answer, Harness, serving
 from tests.server.served_archive import HOURS, LONG_AGO, T0, Archive, serving_archive
-from turbod.archive.folder import FolderStore
-from turbod.archive.hour_object import Damaged
-from turbod.archive.hours_page import MAX_HOURS
-from turbod.archive.names import IDENTITY_KEY, Name, parse_file
-from turbod.archive.store import Listed, NotThere, Store, StoreFault
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.format.names import IDENTITY_KEY, Name, parse_file
+from turbod.archive.stores.folder import FolderStore
+from turbod.archive.stores.hours_page import MAX_HOURS
+from turbod.archive.stores.store import Listed, NotThere, Store, StoreFault
 from turbod.config import ServerSettings
 from turbod.cursor import hour_name
 from turbod.eventlog.chunk import Gap

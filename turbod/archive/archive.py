@@ -8,14 +8,14 @@ from typing import Final
 import msgspec
 import trio
 
-from turbod.archive.archiver import Archiver, ArchiverStatistics
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.history import History, HistoryStatistics
-from turbod.archive.hour_object import Damaged
+from turbod.archive.format.hour_object import Damaged
 from turbod.archive.local import Local, LocalStatistics
+from turbod.archive.reading.history import History, HistoryStatistics
+from turbod.archive.reading.whole_log import WholeLog
 from turbod.archive.sealer import Sealer, SealerStatistics, seal_leftovers
-from turbod.archive.store import StoreFault, open_store
-from turbod.archive.whole_log import WholeLog
+from turbod.archive.stores.store import StoreFault, open_store
+from turbod.archive.upload.archiver import Archiver, ArchiverStatistics
 from turbod.config import Settings
 from turbod.eventlog.chunk import Chunk
 from turbod.eventlog.log import RECENT_BYTES, EventLog

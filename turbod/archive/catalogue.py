@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from turbod.archive.names import Name
+from turbod.archive.format.names import Name
 
 
 class Held(msgspec.Struct, frozen=True, order=True):

@@ -10,8 +10,8 @@ import structlog
 import trio
 
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.hour_object import TAIL_BYTES, Damaged, index_span, read_index
-from turbod.archive.names import Name, parse_file
+from turbod.archive.format.hour_object import TAIL_BYTES, Damaged, index_span, read_index
+from turbod.archive.format.names import Name, parse_file
 from turbod.archive.sealing import check
 from turbod.eventlog.appender import sync_folder
 from turbod.eventlog.hour_file import gaps_name

@@ -11,9 +11,9 @@ import structlog
 import trio
 
 from turbod.archive.catalogue import Catalogue
-from turbod.archive.hour_object import Damaged
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.format.names import Name
 from turbod.archive.local import Local, delete_plain
-from turbod.archive.names import Name
 from turbod.archive.sealing import seal
 from turbod.backoff import Backoff
 from turbod.cursor import HOUR_US, SECOND_US

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 import structlog
 
-from turbod.archive.hour_object import (
+from turbod.archive.format.hour_object import (
     FRAME_BYTES,
     TAIL_BYTES,
     Damaged,
@@ -24,10 +24,10 @@ from turbod.archive.hour_object import (
     read_frame,
     read_index,
 )
-from turbod.archive.index import Frame, Index
-from turbod.archive.inspection import Inspection
-from turbod.archive.names import Name
-from turbod.archive.object_writer import ObjectWriter
+from turbod.archive.format.index import Frame, Index
+from turbod.archive.format.inspection import Inspection
+from turbod.archive.format.names import Name
+from turbod.archive.format.object_writer import ObjectWriter
 from turbod.cursor import HOUR_US, hour_name
 from turbod.event import Malformed
 from turbod.eventlog.appender import sync_folder, telling_full

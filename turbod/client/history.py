@@ -3,9 +3,9 @@
 import time
 from typing import Final
 
-from turbod.archive.names import Name, parse_key
-from turbod.archive.store import Listed
-from turbod.archive.web import WebSource
+from turbod.archive.format.names import Name, parse_key
+from turbod.archive.stores.store import Listed
+from turbod.archive.stores.web import WebSource
 from turbod.cursor import HOUR_US, LEAST
 
 OLD_US: Final = HOUR_US  # what is younger is in no object, or soon read otherwise

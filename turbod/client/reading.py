@@ -8,9 +8,9 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import trio
 
-from turbod.archive.store import StoreFault
-from turbod.archive.walk import Piece, walk
-from turbod.archive.web import WebSource
+from turbod.archive.bulk.walk import Piece, walk
+from turbod.archive.stores.store import StoreFault
+from turbod.archive.stores.web import WebSource
 from turbod.client.buffer import Buffer
 from turbod.client.history import Since, is_old
 from turbod.client.news import Status, Stuck

@@ -9,11 +9,11 @@ import msgspec
 import trio
 
 from turbod.archive.catalogue import Held
-from turbod.archive.hour_object import Damaged
-from turbod.archive.hours_page import HourDetails, ListedHour
-from turbod.archive.index import Index
-from turbod.archive.names import Name
-from turbod.archive.store import NotThere, StoreFault
+from turbod.archive.format.hour_object import Damaged
+from turbod.archive.format.index import Index
+from turbod.archive.format.names import Name
+from turbod.archive.stores.hours_page import HourDetails, ListedHour
+from turbod.archive.stores.store import NotThere, StoreFault
 from turbod.cursor import hour_name
 
 ARCHIVE: Final = "/archive"

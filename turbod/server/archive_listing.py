@@ -10,10 +10,10 @@ import msgspec
 import trio
 
 from turbod.archive.catalogue import Catalogue, Held
-from turbod.archive.hours_page import MAX_HOURS, HoursPage
-from turbod.archive.index import FORMAT
-from turbod.archive.names import IDENTITY_KEY, parse_key
-from turbod.archive.store import NotThere, Store, StoreFault
+from turbod.archive.format.index import FORMAT
+from turbod.archive.format.names import IDENTITY_KEY, parse_key
+from turbod.archive.stores.hours_page import MAX_HOURS, HoursPage
+from turbod.archive.stores.store import NotThere, Store, StoreFault
 from turbod.cursor import LIMIT
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_entries import ARCHIVE, Entries, Summary

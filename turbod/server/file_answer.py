@@ -9,7 +9,7 @@ import msgspec
 import structlog
 import trio
 
-from turbod.archive.store import StoreFault
+from turbod.archive.stores.store import StoreFault
 from turbod.server.admission import too_many_connections
 from turbod.server.request import Refusal, Request, answer_head
 from turbod.server.websocket import PIECE_BYTES, Gone

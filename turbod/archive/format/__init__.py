@@ -1,0 +1,1 @@
+"""The objects' format: names, frames, index. Written, read and checked; pure but for loading."""

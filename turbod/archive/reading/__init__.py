@@ -1,0 +1,1 @@
+"""History for many readers at once: objects, then the log, without a seam."""

@@ -1,0 +1,1 @@
+"""Sealed hours on their way into the store: verified, never overwritten, within bounds."""
