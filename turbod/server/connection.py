@@ -208,7 +208,7 @@ async def _converse(websocket: WebSocket, subscriber: Subscriber) -> None:
         nursery.start_soon(receive)
         try:
             end = await subscriber.run()
-        except Gone:
+        except* Gone:  # of a group, where it left while history was read
             await websocket.last_words()
         else:
             await websocket.close(end.code, end.reason)
