@@ -39,9 +39,11 @@ BURST = 20
 STALL_SECONDS = 3.0  # what live may take at most, on a loaded machine
 DELIVERY_SECONDS = 30.0
 # `turbod` with a clock that is off by the seconds in a file, which waits less for a store that
-# does not answer and keeps fewer bytes of hours on its disk than can be set.
+# does not answer and keeps fewer bytes of hours on its disk than can be set. There, what takes a
+# millisecond takes twenty more, so that whoever kills it hits that as well.
 RACED = """
 import pathlib, sys, time
+import trio
 from turbod import cli, daemon
 from turbod.archive import archive
 from turbod.archive.upload import archiver, bounds
@@ -53,6 +55,16 @@ made = bounds.Bounds.__init__
 def make(self, *arguments, log_max_bytes, **more):
     made(self, *arguments, log_max_bytes=kept or log_max_bytes, **more)
 bounds.Bounds.__init__ = make
+if kept:
+    from turbod.archive import sealing
+    read_back, put_away = sealing._read_back, archiver.Archiver._put_away
+    def read_back_late(*given):
+        time.sleep(0.02)
+        read_back(*given)
+    async def put_away_late(*given, **more):
+        await trio.sleep(0.02)
+        await put_away(*given, **more)
+    sealing._read_back, archiver.Archiver._put_away = read_back_late, put_away_late
 if any("s3://" in word for word in sys.argv):
     from turbod.archive.stores import s3
     s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds=3.0)
