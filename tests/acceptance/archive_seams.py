@@ -45,7 +45,7 @@ PROGRAM = """
 import pathlib, sys, time
 from turbod import cli, daemon
 from turbod.archive.upload import archiver, bounds
-from turbod.archive.format.loading import history
+from turbod.archive.reading import history
 from turbod.archive import sealer, sealing
 clock, kept, frame = pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1)), int(sys.argv.pop(1))
 daemon.now_us = lambda: time.time_ns() // 1000 + int(clock.read_text()) * 1_000_000

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.acceptance.model import Json, Views, Wanted, World, at_uri, built_post, line, wanted
+from tests.acceptance.plain_scan import logged
 from tests.acceptance.plain_subscriber import subscribed
 from tests.acceptance.process import Turbod, serving
 from turbod.simulation.world import Simulation, simulated
@@ -61,12 +62,6 @@ async def every_record(turbod: Turbod) -> list[bytes]:
             return lines
         lines += body.removesuffix(b"\n").split(b"\n")
         cursor = json.loads(lines[-1])["cursor"]
-
-
-def on_disk(data: Path) -> list[bytes]:
-    """Return every line of the log's files, the oldest hour first."""
-    files = sorted(data.rglob("*.jsonl"))
-    return [text for file in files for text in file.read_bytes().split(b"\n")[:-1]]
 
 
 def message_of(record: bytes) -> bytes:
@@ -180,7 +175,7 @@ async def test_every_record_of_a_captured_network_is_what_the_plain_model_says(
                     got = by_message[messages[index]]
                     oracle.check(index, events[index], messages[index], got)
         assert await every_record(turbod) == subscriber.lines
-    assert on_disk(tmp_path / "data") == subscriber.lines
+    assert logged(tmp_path / "data") == subscriber.lines
     records = [json.loads(got) for got in subscriber.lines]
     assert len(records) == len(events)
     check_cursors(records)
@@ -241,7 +236,7 @@ async def test_at_full_speed_from_two_hosts_each_event_comes_once_in_order_and_a
         calls = simulation.appview.statistics.calls
         assert max(len(call.items) for call in calls) <= 25
         assert all(len(set(call.items)) == len(call.items) for call in calls)
-    assert on_disk(tmp_path / "data") == subscriber.lines
+    assert logged(tmp_path / "data") == subscriber.lines
     check_order(subscriber.lines, messages)
     check_cursors([json.loads(got) for got in subscriber.lines])
     place = {message: index for index, message in enumerate(messages)}

@@ -208,5 +208,5 @@ def test_the_policy_is_json_and_names_all_that_a_fault_may_ask_for() -> None:
     policy = json.loads(block("json", "Statement"))
     statements = [each["Action"] for each in policy["Statement"]]
     actions = {each for part in statements for each in ([part] if isinstance(part, str) else part)}
-    faults = (REPOSITORY / "turbod" / "archive" / "s3_faults.py").read_text()
+    faults = (REPOSITORY / "turbod" / "archive" / "stores" / "s3_faults.py").read_text()
     assert actions == set(re.findall(r"s3:\w+", faults))
