@@ -132,6 +132,7 @@ def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_boun
         "seconds",
         "bytes",
         "per_second",
+        "per_minute",
         "calls",
         "identities",
         "connections",

@@ -22,6 +22,8 @@ GIGABYTE: Final = 1000**3
 _PORT: Final = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _HOST_AND_PORT: Final = rf"(\[[^/?#\s\]]+\]|[^/?#\s:\[\]]+)(:{_PORT})?"
 _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-zA-Z0-9]*)$"
+# An address, or a network in CIDR notation. What else is wrong with one, `ipaddress` says.
+_NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
 _ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_CAPTURES"})  # the file; the tests' data
 
@@ -227,6 +229,41 @@ class ServerSettings(Section, frozen=True):
     max_connections_per_address: Annotated[
         int, Meta(ge=1, le=1_000_000, description="connections at once from one address")
     ] = 1000
+    tokens: Annotated[
+        str,
+        Meta(
+            title="the path of a file",
+            description="who may connect, by hashed bearer tokens; `turbod token` makes one; "
+            "without the file, everybody",
+        ),
+    ] = ""
+    max_wrong_tokens_per_minute: Annotated[
+        int, Meta(ge=1, le=100_000, description="guesses from one address; above, 429")
+    ] = 10
+    allowed_origins: Annotated[
+        tuple[Annotated[str, Meta(pattern=rf"^https?://{_HOST_AND_PORT}$")], ...],
+        Meta(
+            max_length=100,
+            title="https://HOST, at most 100 of them",
+            description="web pages, beside our own, whose scripts may connect; without one, all",
+        ),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, Meta(pattern=_NETWORK)], ...],
+        Meta(
+            max_length=100,
+            title="addresses or networks as 10.0.0.0/8, at most 100 of them",
+            description="proxies that tell the client's address; nobody else is believed",
+        ),
+    ] = ()
+    forwarded_header: Annotated[
+        str,
+        Meta(
+            pattern="^(X-Forwarded-For|Forwarded)$",
+            title="X-Forwarded-For or Forwarded",
+            description="the one header in which the trusted proxies tell it",
+        ),
+    ] = "X-Forwarded-For"
     max_handshakes: Annotated[
         int, Meta(ge=1, le=100_000, description="connections at once that sent no whole request")
     ] = 200
@@ -316,6 +353,14 @@ class Settings(Section, frozen=True):
             description="what is logged to standard error",
         ),
     ] = "info"
+    log_format: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|text|logfmt|json|journal)$",
+            title="auto, text, logfmt, json or journal",
+            description="how: auto is journal under systemd, text on a terminal, else logfmt",
+        ),
+    ] = "auto"
     jetstream: UpstreamSettings = UpstreamSettings()
     hydration: HydrationSettings = HydrationSettings()
     cache: CacheSettings = CacheSettings()
@@ -528,4 +573,4 @@ def _convert(row: Setting, given: Any, origin: str) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return " ".join(value) if isinstance(value, tuple) else str(value) or "none"
+    return (" ".join(value) if isinstance(value, tuple) else str(value)) or "none"
