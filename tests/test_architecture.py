@@ -33,7 +33,7 @@ PURE_PARTS = (
     *("archive/bulk/parts", "archive/reading/selection"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
-    *("hydration/views", "server/packing"),
+    *("hydration/views", "server/forwarding", "server/packing"),
     *("upstream/gaps", "upstream/identities", "upstream/low_water", "upstream/merge"),
     *("upstream/position", "upstream/subscription"),
 )

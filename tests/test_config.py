@@ -66,6 +66,13 @@ def test_lists_are_repeated_options_words_of_a_variable_or_an_array(tmp_path: Pa
         (["--appview", "http://a:b"], "expected http://HOST or https://HOST"),
         (["--collections", "post"], "--collections was 'post': expected an NSID"),
         (["--collections", "app.bsky.feed.*.x"], "expected an NSID"),
+        (
+            ["--server-trusted-proxies", "10.0.0.1/8"],
+            "--server-trusted-proxies: 10.0.0.1/8 has host bits set; expected addresses or",
+        ),
+        (["--server-trusted-proxies", "::/129"], "'::/129' does not appear to be"),
+        (["--server-trusted-proxies", "10.0.0.256"], "'10.0.0.256' does not appear to be"),
+        (["--server-trusted-proxies", "proxy.example"], "was 'proxy.example': expected addresses"),
         (["--log-level", "loud"], "--log-level was 'loud': expected debug, info"),
         (["--config", "/does/not/exist"], "--config /does/not/exist: No such file"),
     ],

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
@@ -564,10 +565,21 @@ def _split(row: Setting, text: str | None) -> str | list[str] | None:
 
 def _convert(row: Setting, given: Any, origin: str) -> Any:
     try:
-        return msgspec.convert(given, row.kind, strict=not isinstance(given, str | list))
+        value = msgspec.convert(given, row.kind, strict=not isinstance(given, str | list))
     except msgspec.ValidationError:
         shown = " ".join(map(str, given)) if isinstance(given, list) else given
         raise ConfigError(f"{origin} was {shown!r}: expected {row.allowed}") from None
+    if row.key == "server.trusted_proxies":
+        _check_networks(row, value, origin)
+    return value
+
+
+def _check_networks(row: Setting, networks: Sequence[str], origin: str) -> None:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {error}; expected {row.allowed}") from None
 
 
 def _shown(value: Any) -> str:

@@ -211,6 +211,8 @@ def _server_families(server: ServerStatistics) -> Iterator[Metric]:
     yield _counter("turbod_bytes_sent", "Their bytes.", server.bytes)
     text = "Requests refused, by the name of the error."
     yield _labelled(CounterMetricFamily, "turbod_refused", text, "error", server.refused)
+    text = "Of trusted proxies, without the client's address."
+    yield _counter("turbod_untold_clients", text, server.untold)
     yield _counter("turbod_resets", "Clients reset: stuck, or holding too much.", server.resets)
     yield _counter("turbod_connection_errors", "Mistakes of our own.", server.errors)
     yield _gauge("turbod_filter_dids", "DIDs in all filters.", server.filter_dids)

@@ -1,22 +1,29 @@
 """How many connections there may be: in all, from one address, still in handshake. Pure."""
 
 from collections import Counter
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Mapping
+from ipaddress import IPv6Address
 
 from turbod.config import ServerSettings
+from turbod.server import forwarding
 from turbod.server.request import Refusal
 
 RETRY_AFTER_SECONDS = 10
 
 
 class Admission:
-    """Counts connections against the bounds of the settings."""
+    """Counts connections against the bounds of the settings.
+
+    Attributes:
+        untold: requests of trusted proxies that did not tell the client's address.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._by_address: Counter[str] = Counter()
         self.connections = 0
         self.handshakes = 0
+        self.untold = 0
 
     def admit(self, address: str) -> "Ticket":
         """Count one more connection, in handshake.
@@ -24,42 +31,77 @@ class Admission:
         Raises:
             Refusal: where a bound is reached.
         """
-        settings, key = self._settings, group(address)
+        settings, peer = self._settings, forwarding.parse(address)
         if self.connections >= settings.max_connections:
             raise too_many_connections(f"{settings.max_connections} connections are open")
-        if self._by_address[key] >= settings.max_connections_per_address:
-            raise too_many_connections(
-                f"{settings.max_connections_per_address} connections are open from your address"
-            )
+        is_proxy = peer is not None and forwarding.is_trusted(peer, settings)
+        key = None if is_proxy else self._room(address)
         if self.handshakes >= settings.max_handshakes:
             raise too_many_connections(
                 f"{settings.max_handshakes} connections have not sent a whole request"
             )
         self.connections += 1
         self.handshakes += 1
-        self._by_address[key] += 1
-        return Ticket(self, key)
+        if key is not None:
+            self._by_address[key] += 1
+        return Ticket(self, address if peer is None else str(peer), key)
 
-    def _leave(self, key: str) -> None:
+    def _attribute(self, proxy: str, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Count what a proxy passes on for its client; return the address and its key."""
+        peer = forwarding.parse(proxy)
+        assert peer is not None, "it is trusted"
+        client = forwarding.client(headers, peer, self._settings)
+        self.untold += not client.is_told
+        address = str(client.address)
+        key = self._room(address)
+        self._by_address[key] += 1
+        return address, key
+
+    def _room(self, address: str) -> str:
+        """Return the key of an address that may have one connection more."""
+        key, most = group(address), self._settings.max_connections_per_address
+        if self._by_address[key] >= most:
+            raise too_many_connections(f"{most} connections are open from your address")
+        return key
+
+    def _leave(self, key: str | None) -> None:
         self.connections -= 1
+        if key is None:
+            return
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]
 
 
 class Ticket:
-    """One connection's place: in handshake until `greeted`, open until `close`."""
+    """One connection's place: in handshake until `greeted`, open until `close`.
 
-    def __init__(self, admission: Admission, key: str) -> None:
+    Attributes:
+        address: the client's; of a trusted proxy's connection the proxy's, until it is attributed.
+    """
+
+    def __init__(self, admission: Admission, address: str, key: str | None) -> None:
         self._admission = admission
         self._key = key
         self._in_handshake = True
+        self.address = address
 
     def greeted(self) -> None:
         """Its request is whole."""
         if self._in_handshake:
             self._in_handshake = False
             self._admission.handshakes -= 1
+
+    def attribute(self, headers: Mapping[str, str]) -> None:
+        """Count it for the client that a trusted proxy tells of in a request's headers.
+
+        Nothing changes where the connection is not a proxy's: the peer is the client then.
+
+        Raises:
+            Refusal: where the client has all the connections that one address may have.
+        """
+        if self._key is None:
+            self.address, self._key = self._admission._attribute(self.address, headers)  # noqa: SLF001 - the two are one mechanism
 
     def close(self) -> None:
         """It is gone; to be called once."""
@@ -79,12 +121,7 @@ def too_many_connections(reason: str) -> Refusal:
 
 def group(address: str) -> str:
     """Return what counts as one address: an IPv6 network of 64 bits is one machine's."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return address
+    ip = forwarding.parse(address)
     if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped:
-            return str(ip.ipv4_mapped)
         return f"{int(ip) >> 64:x}/64"
-    return address
+    return address if ip is None else str(ip)

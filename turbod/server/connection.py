@@ -90,6 +90,7 @@ class Connections:
             if request is None:
                 return
             ticket.greeted()
+            ticket.attribute(request.headers)
             if self.is_draining:
                 raise shutting_down()
             if request.path in STREAMS:

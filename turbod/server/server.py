@@ -24,6 +24,7 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     Attributes:
         connections: open now, those in handshake included.
         handshakes: open now that have not sent a whole request.
+        untold: requests of trusted proxies that did not tell the client's address.
         in_memory: subscribers to whom memory has all that they have not been sent.
         on_disk: the other subscribers.
         archive_readers: connections that are served from objects.
@@ -38,6 +39,7 @@ class ServerStatistics(msgspec.Struct, frozen=True):
 
     connections: int
     handshakes: int
+    untold: int
     subscribers: int
     in_memory: int
     on_disk: int
@@ -174,6 +176,7 @@ class Server:
         return ServerStatistics(
             connections=self._admission.connections,
             handshakes=self._admission.handshakes,
+            untold=self._admission.untold,
             subscribers=subscribers,
             in_memory=in_memory,
             on_disk=subscribers - in_memory,
