@@ -5,14 +5,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
-    ("backoff", "config", "cursor", "event", "frames"),
-    ("record",),
+    ("backoff", "config", "cursor", "event", "frames", "start", "systemd"),
+    ("data_folder", "listeners", "record"),
     ("database", "filter"),
     ("eventlog", "hydration", "simulation", "upstream"),
     ("archive",),
     ("client", "exclusion", "server"),
     ("report",),
     ("daemon", "tail"),
+    ("service",),
     ("cli",),
     ("__main__",),
 )

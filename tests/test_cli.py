@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from turbod import cli, config, daemon
-from turbod.daemon import CannotStart
+from turbod import cli, config, service
+from turbod.start import CannotStart
 
 
 def ended(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, list[str]]:
@@ -68,7 +68,8 @@ def _no_settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (CannotStart("the port is in use"), 1, ["turbod: the port is in use"]),
+        (CannotStart("the port is in use", retry=True), 1, ["turbod: the port is in use"]),
+        (CannotStart("no folder", retry=False), 78, ["turbod: no folder"]),
         (config.ConfigError("--x was 'y'"), 2, ["turbod: --x was 'y'"]),
         (KeyboardInterrupt(), 130, []),
     ],
@@ -89,7 +90,7 @@ def test_what_keeps_it_from_running_is_one_line_however_deep_it_was_raised(
         await trio.lowlevel.checkpoint()
         raise error
 
-    monkeypatch.setattr(daemon, "serve", fail)
+    monkeypatch.setattr(service, "serve", fail)
     assert ended(["serve"], capsys) == (code, words)
 
 
@@ -99,7 +100,7 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         await trio.lowlevel.checkpoint()
         raise AssertionError("broken invariant")
 
-    monkeypatch.setattr(daemon, "serve", fail)
+    monkeypatch.setattr(service, "serve", fail)
     with pytest.raises(AssertionError, match="broken invariant"):
         cli.main(["serve"])
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO, cast
 import structlog
 import trio
 
-from turbod import __version__, config, daemon, tail
+from turbod import __version__, config, service, start, tail
 from turbod.archive.bulk import command as archive
 from turbod.simulation import command as simulation
 
@@ -50,8 +50,9 @@ _is_ago = re.compile("-[0-9]").match
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit.
 
-    The code: 0 done, 1 cannot run, 2 a wrong setting or option, 130 interrupted; or 128 and the
-    signal's number where a second signal cut an orderly end short.
+    The code: 0 done; 1 cannot run now, or our own fault; 2 a wrong setting or option; 78 what only
+    an operator can mend; 130 interrupted; or 128 and the signal's number where a second signal cut
+    an orderly end short.
     """
     sys.exit(_run(_options(sys.argv[1:] if arguments is None else arguments)))
 
@@ -61,9 +62,13 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options) or 0)
     except* config.ConfigError as errors:
-        code = _fail(errors, code=2)
-    except* daemon.CannotStart as errors:
-        code = _fail(errors, code=1)
+        code = start.WRONG_SETTING
+        _say(_first(errors))
+    except* start.CannotStart as errors:
+        first = _first(errors)
+        assert isinstance(first, start.CannotStart), "the group has no others"
+        code = first.code
+        _say(first)
     except* KeyboardInterrupt:
         code = 130
     return code
@@ -76,8 +81,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**given, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with 2."""
-        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` tells more\n")
+        """Say it and exit."""
+        self.exit(start.WRONG_SETTING, f"{self.prog}: {message}; `{self.prog} --help` tells more\n")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -88,8 +93,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
             ("turbod", options.command, *filter(None, [vars(options).get("action")]))
         )
         hint = config.hint(name) if options.command == "serve" else f"`{command} --help` lists all"
-        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _fail
-        sys.exit(2)
+        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _say
+        sys.exit(start.WRONG_SETTING)
     return options
 
 
@@ -132,7 +137,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = config.load(vars(options), os.environ)
     _configure_log(settings.log_level)
     _collect_garbage_seldom()
-    return trio.run(daemon.serve, settings)
+    return trio.run(service.serve, settings)
 
 
 def _attend(run: Any, options: argparse.Namespace) -> Any:
@@ -201,9 +206,13 @@ def _for_machines() -> Sequence[Any]:
     ]
 
 
-def _fail(errors: BaseException, *, code: int) -> int:
-    """Say the first of some errors in one line."""
+def _first(errors: BaseException) -> BaseException:
+    """Return the first of some errors."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
-    print(f"turbod: {errors}", file=sys.stderr)  # noqa: T201 - a command's own words
-    return code
+    return errors
+
+
+def _say(error: BaseException) -> None:
+    """Say in one line what is in the way."""
+    print(f"turbod: {error}", file=sys.stderr)  # noqa: T201 - a command's own words

@@ -1,13 +1,8 @@
 """The whole of turbod in one nursery tree: the only module that knows all parts."""
 
-import errno
-import fcntl
-import os
-import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +14,7 @@ import trio
 from turbod import exclusion, report
 from turbod.archive.archive import Archive
 from turbod.config import Settings
+from turbod.data_folder import no_data
 from turbod.database import Changes, Database
 from turbod.event import Event
 from turbod.eventlog.chunk import Chunk
@@ -30,6 +26,7 @@ from turbod.hydration.hydrator import Hydrator
 from turbod.record import read_line
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.server import Server
+from turbod.start import CannotStart
 from turbod.upstream.gaps import REORDER_US
 from turbod.upstream.position import ANCHORS, Position, name_of
 from turbod.upstream.upstream import Upstream
@@ -43,40 +40,9 @@ OBSERVED_AGAIN_US: Final = 60_000_000  # of records; where more were not saved, 
 log = structlog.get_logger()
 
 
-class CannotStart(Exception):
-    """Something outside turbod is not as it must be: one line that says what, and what to do."""
-
-
 def now_us() -> int:
     """Return the wall clock, microseconds since the Unix epoch."""
     return time.time_ns() // 1000
-
-
-async def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, and return the exit code.
-
-    Raises:
-        CannotStart: before anything was begun.
-    """
-    data = Path(settings.data)
-    with _locked(data), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        daemon = Daemon(settings, data)
-        try:
-            listeners = await _listen(settings.listen)
-        except CannotStart:
-            daemon.close()
-            raise
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(daemon.run, listeners)
-            number = await anext(signals)
-            log.info("stopping", signal=signal.Signals(number).name)
-            nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
-            with trio.move_on_after(settings.server.shutdown_seconds):
-                await daemon.stop()
-            nursery.cancel_scope.cancel()
-        daemon.close()
-    log.info("stopped", in_time=daemon.stopped)
-    return 0 if daemon.stopped else 128 + number
 
 
 class Daemon:
@@ -124,7 +90,7 @@ class Daemon:
         self._unsaved = Changes()
         self._saving = trio.Lock()
         self._upstream_scope = trio.CancelScope()
-        self._repaired = False
+        self.is_ready = trio.Event()
 
     async def run(
         self,
@@ -138,7 +104,7 @@ class Daemon:
             await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
             await nursery.start(self.archive.run)
-            self._repaired = True
+            self.is_ready.set()
             await self._observe_again()
             self._watch_exclusions(nursery)
             await nursery.start(self.hydrator.run)
@@ -153,7 +119,7 @@ class Daemon:
             await self.archive.open()
             await nursery.start(self.log.run)
         except* OSError as errors:
-            raise _no_data(self._settings.data, _first(errors)) from None
+            raise no_data(self._settings.data, _first(errors)) from None
 
     async def stop(self) -> None:
         """Stop reading, finish what is under way, sync, say goodbye to subscribers.
@@ -190,18 +156,19 @@ class Daemon:
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Tell whether a new subscriber can be served, and how the parts are."""
         appview = self.hydrator.appview.statistics()
+        is_ready = self.is_ready.is_set()
         parts = {
-            "log": "repaired" if self._repaired else "being repaired",
+            "log": "repaired" if is_ready else "being repaired",
             "upstream": self.state(),
-            "disk": self.log.fault or "ok" if self._repaired else "being read",
+            "disk": self.log.fault or "ok" if is_ready else "being read",
             "appview": appview.last_error or "down" if appview.down else "ok",
-            "archive": self.archive.fault or "ok" if self._repaired else "being read",
+            "archive": self.archive.fault or "ok" if is_ready else "being read",
         }
-        return self._repaired, {"ready": self._repaired, **parts}
+        return is_ready, {"ready": is_ready, **parts}
 
     def snapshot(self) -> report.Snapshot:
         """Return the figures of all parts as they are now."""
-        begun = self._repaired
+        begun = self.is_ready.is_set()
         return report.Snapshot(
             now_us=now_us(),
             started_us=self.started_us,
@@ -384,39 +351,6 @@ def _positions(database: Database) -> dict[str, Position]:
     return positions
 
 
-@contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the data folder for this process alone."""
-    try:
-        for folder in (data, data / "live"):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise _no_data(data, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if not isinstance(error, BlockingIOError):
-            raise _no_data(data, error) from None
-        raise CannotStart(
-            f"--data {data}: another turbod uses this folder; stop it first"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _no_data(data: str | Path, error: OSError) -> CannotStart:
-    """Return the refusal of a data folder, naming what in it is not as it must be."""
-    what = "" if str(error.filename) in {"None", str(data)} else f"{error.filename}: "
-    reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
-    return CannotStart(f"--data {data}: {what}{reason}; name a folder that turbod may write to")
-
-
 def _page(listeners: Sequence[trio.SocketListener]) -> str:
     """Return where a browser finds the page."""
     host, port = listeners[0].socket.getsockname()[:2]
@@ -431,32 +365,16 @@ def _first(errors: BaseExceptionGroup[OSError]) -> OSError:
     return error
 
 
-async def _listen(address: str) -> list[trio.SocketListener]:
-    host, _, port = address.rpartition(":")
-    try:
-        return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", None) == errno.EADDRINUSE or "in use" in str(error):
-            reason = "the port is in use; stop what uses it, or choose another port"
-        raise CannotStart(f"--listen {address}: {reason}") from None
-
-
 def _open_database(path: Path, settings: Settings) -> Database:
     try:
         return Database(path, max_bytes=settings.cache.disk_bytes)
     except (apsw.Error, OSError) as error:
-        raise CannotStart(f"--data: cannot open {path}: {error}") from None
+        raise CannotStart(f"--data: cannot open {path}: {error}", retry=True) from None
 
 
 def _read_exclusions(file: str) -> frozenset[str]:
     try:
         return exclusion.read(Path(file)) if file else frozenset()
     except (OSError, ValueError) as error:
-        raise CannotStart(f"--exclude {file}: {getattr(error, 'strerror', error)}") from None
-
-
-async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    number = await anext(signals)
-    log.warning("stopping_now", signal=signal.Signals(number).name)
-    scope.cancel()
+        reason = getattr(error, "strerror", error)
+        raise CannotStart(f"--exclude {file}: {reason}", retry=False) from None

@@ -56,6 +56,7 @@ class Turbod:
     Attributes:
         port: the same for every process.
         starts: how many processes there have been.
+        stdin: what the next process has as its standard input.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Turbod:
         self.data = data
         self.port = free_port()
         self.starts = 0
+        self.stdin = subprocess.DEVNULL
         self._output = data.with_name(f"{data.name}.output")
         self._process: trio.Process | None = None
         lists = [("--upstream", url) for url in upstreams]
@@ -102,7 +104,7 @@ class Turbod:
                 self.command,
                 cwd=REPOSITORY,
                 env={**environment, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error"},
-                stdin=subprocess.DEVNULL,
+                stdin=self.stdin,
                 stdout=output,
                 stderr=output,
             )

@@ -149,20 +149,20 @@ async def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert "in use" in lines[0]
 
 
-async def test_a_data_folder_that_is_a_file_is_one_line_and_exit_1(tmp_path: Path) -> None:
+async def test_a_data_folder_that_is_a_file_is_one_line_and_exit_78(tmp_path: Path) -> None:
     """The line names the folder."""
     (tmp_path / "data").write_bytes(b"")
     code, lines = await refusal(nowhere(tmp_path / "data"))
-    assert code == 1
+    assert code == 78
     assert len(lines) == 1
     assert str(tmp_path / "data") in lines[0]
 
 
 @pytest.mark.parametrize("inside", ["live", "cache.sqlite", "lock", "live/2026-11-20T08.jsonl"])
-async def test_a_data_folder_with_something_in_the_way_is_one_line_and_exit_1(
+async def test_a_data_folder_with_something_in_the_way_is_one_line_and_no_traceback(
     tmp_path: Path, inside: str
 ) -> None:
-    """A file where a folder should be, or a folder for a file."""
+    """A file where a folder should be, or a folder for a file; 78 where that is sure to stay."""
     data = tmp_path / "data"
     data.mkdir()
     if inside == "live":
@@ -170,7 +170,7 @@ async def test_a_data_folder_with_something_in_the_way_is_one_line_and_exit_1(
     else:
         (data / inside).mkdir(parents=True)
     code, lines = await refusal(nowhere(data))
-    assert code == 1, lines
+    assert code == (78 if inside == "live" else 1), lines
     assert len([line for line in lines if line.startswith("turbod: ")]) == 1, lines
     assert "Traceback" not in "".join(lines)
     assert f"{data}/{inside}" in lines[-1]
@@ -203,10 +203,10 @@ async def test_a_data_folder_in_use_is_one_line_and_exit_1(tmp_path: Path) -> No
 async def test_a_wrong_setting_is_one_line_that_says_what_is_allowed(
     tmp_path: Path, options: list[str], words: list[str]
 ) -> None:
-    """Which setting, what it was, what may stand there; exit 2, or 1 for a file not there."""
+    """Which setting, what it was, what may stand there; exit 2, or 78 for a file not there."""
     code, lines = await refusal(nowhere(tmp_path / "data", *options))
     told = [line for line in lines if line.startswith("turbod: ")]
-    assert code == (2 if words else 1), lines
+    assert code == (2 if words else 78), lines
     assert len(told) == 1, lines
     assert "Traceback" not in "".join(lines)
     assert all(word in told[0] for word in words), told

@@ -1,0 +1,115 @@
+"""turbod as a service: signals, systemd, and an orderly end of the daemon."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from turbod import data_folder, report, systemd
+from turbod.config import Settings
+from turbod.daemon import Daemon
+from turbod.listeners import open_listeners
+
+STATUS_SECONDS: Final = 5.0  # between two looks at how we are
+EXTENSION_SECONDS: Final = 30.0  # asked for with each look until we are ready, and in the end
+LONGEST_START_SECONDS: Final = 3600.0  # after which systemd may draw its conclusions
+FEEDS_PER_DEADLINE: Final = 4  # of the watchdog
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, and return the exit code.
+
+    Raises:
+        CannotStart: before anything was begun.
+    """
+    data = Path(settings.data)
+    with (
+        data_folder.held(data),
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        closing(systemd.Notifier(os.environ)) as notifier,
+        closing(Daemon(settings, data)) as daemon,
+    ):
+        listeners = await open_listeners(settings.listen, os.environ)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.run, listeners)
+            number = await _until_signal(signals, notifier, daemon)
+            log.info("stopping", signal=signal.Signals(number).name)
+            nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(_tell_stopping, notifier)
+            with trio.move_on_after(settings.server.shutdown_seconds):
+                await daemon.stop()
+            nursery.cancel_scope.cancel()
+    log.info("stopped", in_time=daemon.stopped)
+    return 0 if daemon.stopped else 128 + number
+
+
+async def _until_signal(
+    signals: AsyncIterator[int], notifier: systemd.Notifier, daemon: Daemon
+) -> int:
+    """Tell systemd how we are until a signal says to stop; return its number."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell, notifier, daemon)
+        number = await anext(signals)
+        nursery.cancel_scope.cancel()
+    return number
+
+
+async def _tell(notifier: systemd.Notifier, daemon: Daemon) -> None:
+    if notifier.is_heard:
+        await _tell_starting(notifier, daemon)
+        notifier.ready(report.summary(daemon.snapshot()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_status, notifier, daemon)
+            nursery.start_soon(_feed_watchdog, notifier)
+
+
+async def _tell_starting(notifier: systemd.Notifier, daemon: Daemon) -> None:
+    """Return once subscribers can be served; until then ask for more time, but not for ever."""
+    notifier.status("Repairing the log, and asking what is in the archive")
+    with trio.move_on_after(LONGEST_START_SECONDS):
+        await _until(daemon.is_ready, lambda: notifier.extend(EXTENSION_SECONDS))
+    await daemon.is_ready.wait()
+
+
+async def _until(event: trio.Event, act: Callable[[], None]) -> None:
+    """Act at once, and again and again until the event."""
+    while not event.is_set():
+        act()
+        with trio.move_on_after(STATUS_SECONDS):
+            await event.wait()
+
+
+async def _tell_status(notifier: systemd.Notifier, daemon: Daemon) -> None:
+    while True:
+        await trio.sleep(STATUS_SECONDS)
+        notifier.status(report.summary(daemon.snapshot()))
+
+
+async def _feed_watchdog(notifier: systemd.Notifier) -> None:
+    """Feed it while all tasks go on: what the network does is no reason to be restarted."""
+    seconds = systemd.watchdog_seconds(os.environ, pid=os.getpid())
+    while seconds is not None:
+        notifier.alive()
+        await trio.sleep(seconds / FEEDS_PER_DEADLINE)
+
+
+async def _tell_stopping(notifier: systemd.Notifier) -> None:
+    """Say that we end, and ask for the time that it takes: our own deadline ends it."""
+    notifier.stopping("Stopping: finishing what is under way, and saying goodbye to subscribers")
+    while True:
+        notifier.extend(EXTENSION_SECONDS)
+        notifier.alive()
+        await trio.sleep(STATUS_SECONDS)
+
+
+async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    number = await anext(signals)
+    log.warning("stopping_now", signal=signal.Signals(number).name)
+    scope.cancel()
