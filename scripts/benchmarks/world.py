@@ -7,7 +7,7 @@ and what is measured is turbod alone.
 
 import json
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ class World:
         self._base: list[Happening] = []
         self._made = 0
         self._ready: deque[Entry] = deque()
+        self._released: Counter[int] = Counter()  # by host, how much of the history
 
     async def begin(self, posts: int) -> dict[str, Any]:
         """Let `posts` posts have been written an hour ago; only the AppView knows of them."""
@@ -63,9 +64,9 @@ class World:
 
     async def release(self, host: int) -> dict[str, Any]:
         """Let one host, which holds back, send all that there is."""
-        server = self._simulation.jetstreams[host]
         end = self._simulation.history.end
-        server.release(end)
+        self._simulation.jetstreams[host].release(end - self._released[host])
+        self._released[host] = end
         return {"end": end}
 
     async def hold(self) -> dict[str, Any]:
