@@ -164,3 +164,25 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_whole_hours_are_not_public_where_some_records_are_not_to_be_passed_on() -> None:
     with pytest.raises(ConfigError, match=r"archive\.public was true and exclude was set"):
         config.load({"archive.public": "true", "exclude": "dids"}, {})
+
+
+def test_a_reload_changes_in_place_what_needs_no_restart_and_names_both() -> None:
+    current = load(options("--data", "a"), {})
+    hydration = current.hydration
+    given = options("--data", "b", "--hydration-calls-per-second", "3", "--log-level", "debug")
+    found = config.reload(current, load(given, {}))
+    assert found.changed == ("log_level", "hydration.calls_per_second")
+    assert found.needs_restart == ("data",)
+    assert (current.data, current.log_level, hydration.calls_per_second) == ("a", "debug", 3)
+
+
+def test_a_reload_leaves_the_defaults_as_they_are() -> None:
+    current = load(options(), {})
+    config.reload(current, load(options("--server-max-connections", "5"), {}))
+    assert current.server.max_connections == 5
+    assert load(options(), {}).server.max_connections == 2000
+    assert config.reload(current, load(options(), {})).changed == ("server.max_connections",)
+
+
+def test_a_reload_that_finds_nothing_new_changes_nothing() -> None:
+    assert config.reload(load(options(), {}), load(options(), {})) == config.Reloaded()

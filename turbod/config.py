@@ -2,7 +2,8 @@
 
 Every setting is a field below: its name, bounds, default and help. Where it is given more than
 once, the command line beats the environment, the environment the file, the file the default.
-Each stage of turbod gets its own section and nothing else.
+Each stage of turbod gets its own section and nothing else, keeps it, and reads it at each use:
+`reload` changes what it says in place, and nobody else does.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 MEGABYTE: Final = 1024 * 1024
 GIGABYTE: Final = 1000**3
@@ -26,6 +28,7 @@ _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-
 # An address, or a network in CIDR notation. What else is wrong with one, `ipaddress` says.
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
+_AT_START: Final = {"restart": True}  # for what is read once; all else is read again at a reload
 _ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_CAPTURES"})  # the file; the tests' data
 
 
@@ -59,6 +62,7 @@ class UpstreamSettings(Section, frozen=True):
             ge=500_000,
             le=100_000_000,
             description="events remembered in memory to recognise a second copy, 16 bytes each",
+            extra=_AT_START,
         ),
     ] = 2_000_000
 
@@ -135,7 +139,7 @@ class ArchiveSettings(Section, frozen=True):
             title="s3://BUCKET/PREFIX, or the path of a folder",
             description="where finished hours go; without it the folder `archive` in the data "
             "folder",
-            extra={"name": "archive"},
+            extra=_AT_START | {"name": "archive"},
         ),
     ] = ""
     max_bytes: Annotated[
@@ -181,6 +185,7 @@ class S3Settings(Section, frozen=True):
             pattern=rf"^(https?://{_HOST_AND_PORT})?$",
             title="http://HOST or https://HOST",
             description="the S3 server, where it is not AWS",
+            extra=_AT_START,
         ),
     ] = ""
     region: Annotated[
@@ -189,6 +194,7 @@ class S3Settings(Section, frozen=True):
             pattern="^[a-z0-9-]*$",
             title="a region's name",
             description="the bucket's region; without it as AWS's tools find it, or us-east-1",
+            extra=_AT_START,
         ),
     ] = ""
     addressing: Annotated[
@@ -197,6 +203,7 @@ class S3Settings(Section, frozen=True):
             pattern="^(auto|path|virtual)$",
             title="auto, path or virtual",
             description="whether the bucket stands in the path or in the host's name",
+            extra=_AT_START,
         ),
     ] = "auto"
     encryption: Annotated[
@@ -205,11 +212,12 @@ class S3Settings(Section, frozen=True):
             pattern="^(|AES256|aws:kms|aws:kms:dsse)$",
             title="AES256, aws:kms or aws:kms:dsse",
             description="server-side encryption to ask for",
+            extra=_AT_START,
         ),
     ] = ""
     kms_key: Annotated[
         str,
-        Meta(title="a key's id or ARN", description="the KMS key, with aws:kms"),
+        Meta(title="a key's id or ARN", description="the KMS key, with aws:kms", extra=_AT_START),
     ] = ""
     storage_class: Annotated[
         str,
@@ -217,6 +225,7 @@ class S3Settings(Section, frozen=True):
             pattern="^[A-Z_]*$",
             title="a class's name such as STANDARD_IA",
             description="storage class to ask for",
+            extra=_AT_START,
         ),
     ] = ""
 
@@ -292,7 +301,7 @@ class ServerSettings(Section, frozen=True):
 
 
 class Settings(Section, frozen=True):
-    """Everything that can be set."""
+    """Everything that can be set; no two have a section in common, for `reload` changes them."""
 
     listen: Annotated[
         str,
@@ -300,6 +309,7 @@ class Settings(Section, frozen=True):
             pattern=rf"^\S+:{_PORT}$",
             title="HOST:PORT, the port from 0 (any that is free) to 65535",
             description="where WebSocket and plain GETs are served",
+            extra=_AT_START,
         ),
     ] = "127.0.0.1:8080"
     data: Annotated[
@@ -308,6 +318,7 @@ class Settings(Section, frozen=True):
             min_length=1,
             title="the path of a folder",
             description="the log and the cache, made where absent",
+            extra=_AT_START,
         ),
     ] = "data"
     upstream: Annotated[
@@ -317,6 +328,7 @@ class Settings(Section, frozen=True):
             max_length=8,
             title="ws://HOST/subscribe or wss://HOST/subscribe, 1 to 8 of them",
             description="Jetstream hosts; all are read at once",
+            extra=_AT_START,
         ),
     ] = (
         "wss://jetstream1.us-east.bsky.network/subscribe",
@@ -328,6 +340,7 @@ class Settings(Section, frozen=True):
             pattern=rf"^https?://{_HOST_AND_PORT}$",
             title="http://HOST or https://HOST",
             description="the AppView, asked without a login",
+            extra=_AT_START,
         ),
     ] = "https://public.api.bsky.app"
     collections: Annotated[
@@ -360,15 +373,16 @@ class Settings(Section, frozen=True):
             pattern="^(auto|text|logfmt|json|journal)$",
             title="auto, text, logfmt, json or journal",
             description="how: auto is journal under systemd, text on a terminal, else logfmt",
+            extra=_AT_START,
         ),
     ] = "auto"
-    jetstream: UpstreamSettings = UpstreamSettings()
-    hydration: HydrationSettings = HydrationSettings()
-    cache: CacheSettings = CacheSettings()
-    log: LogSettings = LogSettings()
-    archive: ArchiveSettings = ArchiveSettings()
-    s3: S3Settings = S3Settings()
-    server: ServerSettings = ServerSettings()
+    jetstream: UpstreamSettings = msgspec.field(default_factory=UpstreamSettings)
+    hydration: HydrationSettings = msgspec.field(default_factory=HydrationSettings)
+    cache: CacheSettings = msgspec.field(default_factory=CacheSettings)
+    log: LogSettings = msgspec.field(default_factory=LogSettings)
+    archive: ArchiveSettings = msgspec.field(default_factory=ArchiveSettings)
+    s3: S3Settings = msgspec.field(default_factory=S3Settings)
+    server: ServerSettings = msgspec.field(default_factory=ServerSettings)
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -413,6 +427,11 @@ class Setting(msgspec.Struct, frozen=True):
             noun = "a whole number" if isinstance(self.default, int) and self._whole else "a number"
             return f"{noun} from {meta.ge} to {meta.le}"
         return meta.title or "text"
+
+    @property
+    def needs_restart(self) -> bool:
+        """Whether it holds from the start to the end, whatever a reload finds."""
+        return bool((_meta(self.kind).extra or {}).get("restart"))
 
     @property
     def _name(self) -> str:
@@ -461,6 +480,31 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
     return settings
 
 
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a reload found to be other than before, by the settings' keys.
+
+    Attributes:
+        changed: what holds from now on.
+        needs_restart: what does not, until turbod is started anew.
+    """
+
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+def reload(current: Settings, fresh: Settings) -> Reloaded:
+    """Let the settings that all parts read say what `fresh` says, where that needs no restart."""
+    rows = [row for row in table() if _get(current, row.key) != _get(fresh, row.key)]
+    for row in rows:
+        if not row.needs_restart:
+            section, name = _place(current, row.key)
+            force_setattr(section, name, _get(fresh, row.key))
+    return Reloaded(
+        changed=tuple(row.key for row in rows if not row.needs_restart),
+        needs_restart=tuple(row.key for row in rows if row.needs_restart),
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add every setting to a command, and `--config`."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings (TURBOD_CONFIG)")
@@ -483,6 +527,17 @@ def hint(option: str) -> str:
     return _like(option, {row.flag for row in table()} | {"--config"})
 
 
+_COLUMNS: Final = (
+    "setting in the file",
+    "on the command line",
+    "environment",
+    "default",
+    "allowed",
+    "meaning",
+    "changes at",
+)
+
+
 def documentation() -> str:
     """Return the page of docs that lists every setting."""
     lines = [
@@ -493,12 +548,17 @@ def documentation() -> str:
         "`TURBOD_CONFIG`, in TOML).",
         "Lists: repeat the option; spaces between the items of a variable; an array in the file.",
         "",
-        "| setting in the file | on the command line | environment | default | allowed | meaning |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "At SIGHUP (`systemctl reload turbod`) the file is read again. What is marked `reload`",
+        "holds at once, what is marked `restart` from the next start on. Where anything is wrong,",
+        "nothing changes, and the log says what it was.",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"{'| --- ' * len(_COLUMNS)}|",
     ]
     for row in table():
         cells = (f"`{row.key}`", f"`{row.flag}`", f"`{row.variable}`", _shown(row.default))
-        lines.append(f"| {' | '.join(cells)} | {row.allowed} | {row.help} |")
+        changes_at = "restart" if row.needs_restart else "reload"
+        lines.append(f"| {' | '.join(cells)} | {row.allowed} | {row.help} | {changes_at} |")
     return "\n".join(lines) + "\n"
 
 
@@ -514,6 +574,15 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
 
 def _meta(kind: Any) -> Meta:
     return next(part for part in get_args(kind) if isinstance(part, Meta))
+
+
+def _place(settings: Settings, key: str) -> tuple[Section, str]:
+    section, _, name = key.rpartition(".")
+    return (getattr(settings, section) if section else settings), name
+
+
+def _get(settings: Settings, key: str) -> Any:
+    return getattr(*_place(settings, key))
 
 
 def _read(file: str) -> dict[str, Any]:
