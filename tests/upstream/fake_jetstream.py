@@ -31,7 +31,15 @@ def did(number: int) -> str:
     return "did:plc:" + "".join(letters[number >> 5 * i & 31] for i in range(24))
 
 
-def post(number: int, *, at: int, account: int = 0, cursor: int = 0, text: str = "x") -> bytes:
+def post(
+    number: int,
+    *,
+    at: int,
+    account: int = 0,
+    cursor: int = 0,
+    text: str = "x",
+    collection: str = POST,
+) -> bytes:
     """A post, as Jetstream prints it; `number` makes it what it is, the rest may differ by host."""
     event: dict[str, Any] = {"did": did(account), "time_us": at}
     if cursor:
@@ -40,9 +48,9 @@ def post(number: int, *, at: int, account: int = 0, cursor: int = 0, text: str =
     event["commit"] = {
         "rev": f"3m{number:011d}",
         "operation": "create",
-        "collection": POST,
+        "collection": collection,
         "rkey": f"r{number}",
-        "record": {"$type": POST, "text": text},
+        "record": {"$type": collection, "text": text},
         "cid": f"bafy{number}",
     }
     return json.dumps(event, separators=(",", ":")).encode()
@@ -65,6 +73,7 @@ class FakeJetstream:
         hears: whether it answers pings.
         is_silent: new messages stay in the history and are not sent.
         rewinds_us: begins so much before what was asked for.
+        picks: sends only collections that were asked for, as real ones do.
         requests: the query of every upgrade.
     """
 
@@ -74,6 +83,7 @@ class FakeJetstream:
         self.hears = True
         self.is_silent = False
         self.rewinds_us = 0
+        self.picks = False
         self.requests: list[dict[str, list[str]]] = []
         self.connects = 0
         self.port = 0
@@ -158,8 +168,9 @@ class FakeJetstream:
             query = parse_qs(urlsplit(request.target).query)
             self._sent[stream] = self._start(query)
             self.requests.append(query)
+            wanted = query["wantedCollections"] if self.picks else None
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, stream)
+                nursery.start_soon(self._send, stream, wanted)
                 await self._listen(stream, web)
                 nursery.cancel_scope.cancel()
 
@@ -175,7 +186,7 @@ class FakeJetstream:
                 if isinstance(event, ws.CloseConnection):
                     return
 
-    async def _send(self, stream: trio.SocketStream) -> None:
+    async def _send(self, stream: trio.SocketStream, wanted: list[str] | None) -> None:
         while True:
             news = self._news
             if not self.is_silent:
@@ -183,7 +194,8 @@ class FakeJetstream:
                 batch = self.history[at : at + 500]
                 self._sent[stream] = at + len(batch)
                 if batch:
-                    await stream.send_all(b"".join(frame(message) for message in batch))
+                    chosen = [each for each in batch if wanted is None or is_of(each, wanted)]
+                    await stream.send_all(b"".join(frame(message) for message in chosen))
                     continue
             await news.wait()
 
@@ -202,6 +214,10 @@ class FakeJetstream:
             if value >= asked:
                 return index
         return len(self.history)
+
+
+def is_of(message: bytes, wanted: Iterable[str]) -> bool:
+    return json.loads(message)["commit"]["collection"] in wanted
 
 
 class FakeLog:

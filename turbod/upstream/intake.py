@@ -73,7 +73,6 @@ class Intake:
         self._has_room = has_room
         self._room = room
         self._telling: trio.Event | None = None
-        self.subscription = subscription
         self.identities = Identities(limit=limit)
         self.merge = Merge(
             subscription=subscription, identities=self.identities, take=take, now_us=now_us
@@ -113,6 +112,16 @@ class Intake:
             await self._remember(found, until)
             until = after
         self.identities.complete_above(0 if until <= floor else until)
+
+    @property
+    def subscription(self) -> Subscription:
+        """What is asked for, and what of it is for the log."""
+        return self.merge.subscription
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Take what comes from now on by another subscription, by which hosts are asked anew."""
+        self.merge.subscription = subscription
+        self._progress.subscribe(subscription.wants)
 
     @property
     def is_telling(self) -> bool:

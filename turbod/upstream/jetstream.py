@@ -80,11 +80,10 @@ class Session:
         self._fallback = fallback
         self._now_us = now_us
         self._address: Address = address_of(url)
-        self._tick = min(TICK_SECONDS, settings.silence_seconds / 4)
         self._backoff = Backoff(
-            first_seconds=min(FIRST_BACKOFF_SECONDS, settings.longest_backoff_seconds),
-            longest_seconds=settings.longest_backoff_seconds,
+            first_seconds=FIRST_BACKOFF_SECONDS, longest_seconds=settings.longest_backoff_seconds
         )
+        self._renewal = trio.Event()
         self._by_time_once = False
         self._resumption: Resumption | None = None
         self._is_first = True
@@ -112,10 +111,14 @@ class Session:
                 await self._connected()
             except Disconnected as error:
                 wait = self._wait_after(error)
-            except _Held:
+            except (_Held, _Renewed):
                 continue
             self.state = "waiting"
             await trio.sleep(wait)
+
+    def renew(self) -> None:
+        """Ask for what is wanted now, from where this host stands: hang up, and connect again."""
+        self._renewal.set()
 
     def statistics(self) -> HostStatistics:
         """Return a snapshot."""
@@ -142,6 +145,7 @@ class Session:
 
     async def _connected(self) -> None:
         self.state = "connecting"
+        self._renewal = trio.Event()
         position = self._position()
         query = [("wantedCollections", item) for item in self._intake.subscription.wanted]
         if position is not None:
@@ -206,6 +210,7 @@ class Session:
         end: list[Exception] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._guard, self._watch, connection, nursery, end)
+            nursery.start_soon(self._guard, self._until_renewed, connection, nursery, end)
             await self._guard(self._read, connection, nursery, end)
         raise end[0]
 
@@ -219,13 +224,18 @@ class Session:
         # Not raised through the nursery, which would wrap it in a group; our own faults may be.
         try:
             await part(connection)
-        except (Disconnected, _Held) as error:
+        except (Disconnected, _Held, _Renewed) as error:
             end.append(error)
         nursery.cancel_scope.cancel()
+
+    async def _until_renewed(self, _: Connection) -> None:
+        await self._renewal.wait()
+        raise _Renewed
 
     def _wait_after(self, error: Disconnected) -> float:
         words = str(error)
         self._last_error = words
+        self._backoff.longest_seconds = self._settings.longest_backoff_seconds
         wait = 0.0 if isinstance(error, _Renumbered) else self._backoff.next_seconds()
         wait = max(wait, error.retry_after_seconds)
         if times := self._failures.due(words, trio.current_time()):
@@ -358,6 +368,10 @@ class Session:
 
     # ---- watching
 
+    @property
+    def _tick(self) -> float:
+        return min(TICK_SECONDS, self._settings.silence_seconds / 4)
+
     async def _watch(self, connection: Connection) -> None:
         while True:
             await trio.sleep(self._tick)
@@ -408,6 +422,10 @@ class Session:
 
 class _Held(Exception):
     """We had no room for too long: hang up, and come back when there is."""
+
+
+class _Renewed(Exception):
+    """What is wanted has changed: hang up, and ask for that at once."""
 
 
 class _Renumbered(Disconnected):

@@ -36,6 +36,7 @@ class Merge:
     """Gives each new event its intake number and hands it on.
 
     Attributes:
+        subscription: what is for the log, and what is wanted at all.
         intake: the newest intake number given; the first is 1.
         logged: how many of the events handed on were for the log.
     """
@@ -48,7 +49,7 @@ class Merge:
         take: Take,
         now_us: Callable[[], int],
     ) -> None:
-        self._subscription = subscription
+        self.subscription = subscription
         self._identities = identities
         self._take = take
         self._now_us = now_us
@@ -60,7 +61,7 @@ class Merge:
         identities = self._identities
         if identities.known(event.identity, event.time_us):
             return Verdict.DUPLICATE
-        logged = self._subscription.logged(event.collection)
+        logged = self.subscription.logged(event.collection)
         if logged is None:
             return Verdict.UNWANTED
         identities.remember(event.identity, min(event.time_us, self._now_us() + AHEAD_OF_CLOCK_US))

@@ -4,11 +4,12 @@ Pure. `time_us` is always the upstream's.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from turbod.cursor import LEAST, SECOND_US
 from turbod.event import Event
@@ -92,15 +93,39 @@ class Trail:
         least = _sane_least(times)
         if self._start is not None and len(times) < RECENT_EVENTS // 2:
             least = min(least, self._start.time_us)
-        newest = list(self._recent)[-ANCHORS:]
-        numbers = [event.upstream_cursor for event in newest]
-        stamps = sorted(event.time_us for event in newest)
-        return Position(
-            time_us=min(least, now_us),
-            cursor=min(numbers) if all(0 < number < LEAST for number in numbers) else 0,
-            latest_us=stamps[(len(stamps) - 1) // 2],
-            anchors=tuple(name_of(event) for event in newest),
-        )
+        return _position(min(least, now_us), list(self._recent)[-ANCHORS:])
+
+    def subscribe(self, wants: Callable[[str], bool], *, now_us: int) -> None:
+        """Stay here, with anchors that are sent under another subscription too.
+
+        It may bring what was not asked for before, and what comes before the first anchor would
+        be taken for a hole.
+        """
+        position = self.position(now_us)
+        if position is None:
+            return
+        kept = [event for event in self._recent if wants(event.collection)][-ANCHORS:]
+        if kept:
+            self._start = _position(position.time_us, kept)
+        elif self._recent or not all(_is_sent(name, wants) for name in position.anchors):
+            self._start = replace(position, anchors=())
+        self._recent.clear()
+
+
+def _is_sent(name: str, wants: Callable[[str], bool]) -> bool:
+    of = collection_of(name)
+    return "." not in of or wants(of)  # identity and account events are always sent
+
+
+def _position(time_us: int, newest: Sequence[Event]) -> Position:
+    numbers = [event.upstream_cursor for event in newest]
+    stamps = sorted(event.time_us for event in newest)
+    return Position(
+        time_us=time_us,
+        cursor=min(numbers) if all(0 < number < LEAST for number in numbers) else 0,
+        latest_us=stamps[(len(stamps) - 1) // 2],
+        anchors=tuple(name_of(event) for event in newest),
+    )
 
 
 def _sane_least(times: Sequence[int]) -> int:

@@ -32,6 +32,11 @@ class Progress:
         """Return where this host stands now."""
         return self.trails[host].position(self._now_us())
 
+    def subscribe(self, wants: Callable[[str], bool]) -> None:
+        """Let every host be told by what it goes on sending."""
+        for trail in self.trails:
+            trail.subscribe(wants, now_us=self._now_us())
+
     def done(self, intakes: Iterable[int]) -> None:
         """Take these as on disk, or not for the log."""
         self._low_water.done(intakes)

@@ -47,6 +47,10 @@ class Subscription:
         except KeyError:
             return self._judge(collection)
 
+    def wants(self, collection: str) -> bool:
+        """Tell whether a host that is asked for `wanted` sends this collection."""
+        return self.logged(collection) is not None
+
     def _judge(self, collection: str) -> bool | None:
         if len(self._verdicts) >= _MAX_REMEMBERED:
             self._verdicts = {"": True}

@@ -105,6 +105,14 @@ class Upstream:
             for session in self._sessions:
                 nursery.start_soon(session.run)
 
+    def subscribe(self, collections: Iterable[str]) -> None:
+        """Log these from now on, and ask all hosts for them, each from where it stands."""
+        before, subscription = self._intake.subscription, Subscription(collections)
+        self._intake.subscribe(subscription)
+        if subscription.wanted != before.wanted:
+            for session in self._sessions:
+                session.renew()
+
     def done(self, intakes: Sequence[int]) -> None:
         """Say that these events are on disk, or were dropped after intake. Twice does no harm."""
         self._intake.done(intakes)
