@@ -95,11 +95,14 @@ class Database:
 
     A file found damaged is taken for empty from then on; the next write puts it aside and begins
     a new one.
+
+    Attributes:
+        max_bytes: above, writing drops the oldest views; it may be changed.
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._is_damaged = False
         self._writer = _open(path)
         self._reader = _open_reader(path)
@@ -224,7 +227,7 @@ class Database:
             (changes.outdated_before_us,),
         )
         pages, free = self._writer.pragma("page_count"), self._writer.pragma("freelist_count")
-        if (pages - free) * _PAGE_BYTES > self._max_bytes:
+        if (pages - free) * _PAGE_BYTES > self.max_bytes:
             execute(f"DELETE FROM view WHERE rowid IN ({oldest_rows})")  # noqa: S608
 
 

@@ -23,6 +23,7 @@ __all__ = ["AppView", "AppViewStatistics", "Kind", "Outcome"]
 
 log = structlog.get_logger()
 
+_PLACES = 100  # for connections: hydration.concurrent_calls at most
 _POOL_SECONDS = 2.0  # the limiter lets in no more than the pool has places: it never waits
 _KEEP_ALIVE_SECONDS = 4.0  # Node closes at five; who closes first is not surprised by it
 _CLOSE_SECONDS = 1.0
@@ -101,7 +102,6 @@ class AppView:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._url = url.rstrip("/")
-        self._most_calls = settings.concurrent_calls
         self._answered = answered
         self._stamp = stamp
         self._transport = transport
@@ -121,6 +121,11 @@ class AppView:
         if self._planner.want(kind, key, now=self._now(), delay_seconds=delay_seconds):
             self._news.set()
 
+    def adapt(self) -> None:
+        """Take up settings that have changed."""
+        self._planner.adapt()
+        self._news.set()
+
     def pending(self) -> int:
         """Return how many keys are wanted and not yet answered."""
         return len(self._planner.batches)
@@ -134,7 +139,7 @@ class AppView:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make the calls until cancelled."""
         self._client = self._new_client()
-        limiter = trio.CapacityLimiter(self._most_calls)
+        limiter = trio.CapacityLimiter(_PLACES)
         try:
             async with trio.open_nursery() as nursery:
                 task_status.started()
@@ -323,8 +328,8 @@ class AppView:
             trust_env=False,
             timeout=httpx.Timeout(None, pool=_POOL_SECONDS),
             limits=httpx.Limits(
-                max_connections=self._most_calls,
-                max_keepalive_connections=self._most_calls,
+                max_connections=_PLACES,
+                max_keepalive_connections=_PLACES,
                 keepalive_expiry=_KEEP_ALIVE_SECONDS,
             ),
         )

@@ -126,7 +126,7 @@ class Batches:
     """The one pending set of all calls: each key is in it once, from `want` to `settle`."""
 
     def __init__(self, *, most_retries: int = 20) -> None:
-        self._most_retries = most_retries
+        self.most_retries = most_retries
         self._pending: dict[str, Item] = {}
         self._queues = {kind: Queue() for kind in Kind}
         self._delayed: list[tuple[float, int, Item]] = []
@@ -222,7 +222,7 @@ class Batches:
         failures = batch.failures + 1
         if not left:
             return late, False
-        if len(left) > 1 and (halve or failures > 1) and len(self._retries) < self._most_retries:
+        if len(left) > 1 and (halve or failures > 1) and len(self._retries) < self.most_retries:
             rest = msgspec.structs.replace(batch, items=left)
             self.halve(rest, not_before=now + HALF_SECONDS, failures=1)
             return late, True
@@ -232,7 +232,7 @@ class Batches:
 
     def forgive(self) -> None:
         """After an outage: let many small calls be full ones again."""
-        if len(self._retries) >= self._most_retries:
+        if len(self._retries) >= self.most_retries:
             for batch in self._retries:
                 self._queues[batch.kind].give_back(batch.items)
             self._retries.clear()

@@ -45,12 +45,15 @@ class Budget:
     current; else the setting. An unspent window is not plenty: the rate never passes limit /
     window. Answers of 429 pause all calls, and where no headers explain them halve the rate, which
     then recovers step by step.
+
+    Attributes:
+        calls_per_second: the setting; it may be changed.
     """
 
     def __init__(
         self, calls_per_second: float, *, now: float = 0.0, backoff: Backoff | None = None
     ) -> None:
-        self._setting = calls_per_second
+        self.calls_per_second = calls_per_second
         self._backoff = backoff or Backoff(first_seconds=1, longest_seconds=30)
         self._share = 1.0
         self._allowance: Allowance | None = None
@@ -80,9 +83,9 @@ class Budget:
         """Return the calls a second that hold now."""
         allowance = self._allowance
         if allowance is None:
-            return max(SLOWEST_CALLS_PER_SECOND, self._setting * self._share)
+            return max(SLOWEST_CALLS_PER_SECOND, self.calls_per_second * self._share)
         window = allowance.window_seconds
-        fair = allowance.limit / window if window else self._setting
+        fair = allowance.limit / window if window else self.calls_per_second
         if now < self._reset_at:
             left = self._spendable - _reserve(allowance)
             fair = min(fair, left / max(self._reset_at - now, 1.0))

@@ -15,17 +15,17 @@ class Health:
     def __init__(
         self, *, down_after: int = DOWN_AFTER, probe_seconds: float = PROBE_SECONDS
     ) -> None:
-        self._down_after = down_after
+        self.down_after = down_after
         self._unanswered_since: float | None = None
         self._sent_at = 0.0
-        self.probe_seconds: Final = probe_seconds
+        self.probe_seconds = probe_seconds
         self.flying = 0
         self.failures = 0
 
     @property
     def down(self) -> bool:
         """No answer to several calls in a row."""
-        return self.failures >= self._down_after
+        return self.failures >= self.down_after
 
     @property
     def down_since(self) -> float | None:

@@ -128,6 +128,13 @@ class Hydrator:
         while not self._has_much_room():
             await self._progress.park()
 
+    def adapt(self) -> None:
+        """Take up settings that have changed."""
+        self._lag.allowed_seconds = self._settings.max_lag_seconds
+        self.appview.adapt()
+        if self._has_much_room():
+            self._progress.unpark_all()
+
     def outdate_all(self) -> None:
         """Use nothing that was fetched before now: the stream missed events."""
         self._cache.outdate_all()

@@ -11,10 +11,13 @@ class Lag:
     A stream that comes back after an outage is late at once: its lag jumps. One that is held back
     by a short budget falls behind by at most a second a second. Only the latter is counted, and
     only while we do hold it back: a silent or late upstream falls behind as slowly.
+
+    Attributes:
+        allowed_seconds: above it is too long; it may be changed.
     """
 
     def __init__(self, allowed_seconds: float) -> None:
-        self._allowed = allowed_seconds
+        self.allowed_seconds = allowed_seconds
         self._baseline: float | None = None
         self._last = (0.0, 0.0)
         self._held_at = float("-inf")
@@ -31,4 +34,4 @@ class Lag:
             jump = max(lag_seconds - lag_before - own, 0.0)
             self._baseline = min(self._baseline + jump, lag_seconds)
         self._last = (lag_seconds, now_seconds)
-        return lag_seconds - self._baseline > self._allowed
+        return lag_seconds - self._baseline > self.allowed_seconds

@@ -40,15 +40,20 @@ class Planner:
     def __init__(
         self, settings: HydrationSettings, *, now: float, budget: Budget | None = None
     ) -> None:
-        self._deadline = settings.deadline_seconds
-        self._most_calls = settings.concurrent_calls
+        self._settings = settings
         self.budget = budget or Budget(settings.calls_per_second, now=now)
-        self.batches = Batches(most_retries=_RETRIES_PER_CALL * self._most_calls)
+        self.batches = Batches()
         self.filling = Filling()
-        self.health = Health(
-            down_after=min(DOWN_AFTER, self._most_calls),
-            probe_seconds=min(PROBE_SECONDS, self._deadline / 2),
-        )
+        self.health = Health()
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Take up settings that have changed."""
+        settings = self._settings
+        self.budget.calls_per_second = settings.calls_per_second
+        self.batches.most_retries = _RETRIES_PER_CALL * settings.concurrent_calls
+        self.health.down_after = min(DOWN_AFTER, settings.concurrent_calls)
+        self.health.probe_seconds = min(PROBE_SECONDS, settings.deadline_seconds / 2)
 
     def want(self, kind: Kind, key: str, *, now: float, delay_seconds: float = 0.0) -> bool:
         """Take a key in; tell whether that may change what goes next, or when."""
@@ -137,6 +142,14 @@ class Planner:
         ):
             wanted_by = now - self._deadline
         return self.batches.take_late(sent_by=now - self._deadline, wanted_by=wanted_by)
+
+    @property
+    def _deadline(self) -> float:
+        return self._settings.deadline_seconds
+
+    @property
+    def _most_calls(self) -> int:
+        return self._settings.concurrent_calls
 
     def _open_at(self, now: float) -> float:
         return max(self.budget.next_at(now), self.health.next_at())
