@@ -62,6 +62,7 @@ class Archive:
         now_us: Callable[[], int],
     ) -> None:
         self._data = data
+        self._settings = settings
         self._upstreams: Sequence[str] = settings.upstream
         self._log = event_log
         self.catalogue = Catalogue()
@@ -156,6 +157,12 @@ class Archive:
             nursery.start_soon(self._sealer.run)
             nursery.start_soon(self._archiver.run)
             task_status.started()
+
+    def adapt(self) -> None:
+        """Take up settings that have changed, and the bucket's keys, which may have."""
+        self._archiver.adapt(log_max_bytes=self._settings.log.max_bytes)
+        self.history.objects.resize(self._settings.archive.read_ahead_bytes)
+        self.store.renew()
 
     async def finish(self) -> None:
         """Let what is quick to upload be uploaded."""

@@ -150,6 +150,10 @@ class EventLog:
         """Wait until all that was appended is on disk and published: for ever on a full disk."""
         await self._writer.flush()
 
+    def adapt(self) -> None:
+        """Take up settings that have changed."""
+        self._tail.resize(self._settings.memory_bytes)
+
     def retains(self, after: int) -> bool:
         """Tell whether nothing above `after` was released: the question before reading on.
 

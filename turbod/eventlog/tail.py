@@ -20,8 +20,8 @@ class Tail:
     """
 
     def __init__(self, *, memory_bytes: int, start: int = 0) -> None:
-        self.texts = TextBudget(memory_bytes // TEXTS_SHARE)
-        self._limit = memory_bytes - memory_bytes // TEXTS_SHARE
+        self.texts = TextBudget(_text_bytes(memory_bytes))
+        self._limit = memory_bytes - _text_bytes(memory_bytes)
         self._chunks: list[Chunk] = []
         self._lasts: list[int] = []
         self._start = start
@@ -63,6 +63,12 @@ class Tail:
         self._run_records += len(chunk)
         self._run_bytes += size
         self._append(chunk)
+        self._evict()
+
+    def resize(self, memory_bytes: int) -> None:
+        """Have another bound; what is above it is forgotten at once."""
+        self.texts.resize(_text_bytes(memory_bytes))
+        self._limit = memory_bytes - _text_bytes(memory_bytes)
         self._evict()
 
     def next_chunk(self, after: int) -> Chunk | None:
@@ -123,6 +129,10 @@ class Tail:
         if count:
             del self._chunks[:count], self._lasts[:count]
             self._old, self._run = max(self._old - count, 0), max(self._run - count, 0)
+
+
+def _text_bytes(memory_bytes: int) -> int:
+    return memory_bytes // TEXTS_SHARE
 
 
 def _memory(chunk: Chunk) -> int:

@@ -19,6 +19,14 @@ class TextBudget:
         self._holders.setdefault(id(texts), texts)
         texts.bytes += size
         self.bytes += size
+        self._shrink()
+
+    def resize(self, limit: int) -> None:
+        """Have another limit."""
+        self._limit = limit
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self.bytes > self._limit:
             self.forget(next(iter(self._holders.values())))
 

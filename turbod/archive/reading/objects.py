@@ -61,6 +61,10 @@ class Objects:
         self._decoders = trio.CapacityLimiter(DECODERS)
         self._selectors = trio.CapacityLimiter(SELECTORS)
 
+    def resize(self, read_ahead_bytes: int) -> None:
+        """Have another bound for decoded frames; what is above it goes as others need room."""
+        self._frames.max_bytes = read_ahead_bytes
+
     @property
     def url(self) -> str:
         """Where the store is."""

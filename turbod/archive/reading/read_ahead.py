@@ -69,6 +69,9 @@ class ReadAhead(Generic[K, V]):
 
     `run` must be running. A fetch that began goes on whether or not anybody still waits for it; one
     that waits for room does not, so that whoever comes and goes leaves nothing to be done.
+
+    Attributes:
+        max_bytes: it may be changed.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class ReadAhead(Generic[K, V]):
         hold_seconds: float = HOLD_SECONDS,
         after_seconds: float = AFTER_SECONDS,
     ) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._size_of = size_of
         self._hold_seconds = hold_seconds
         self._after_seconds = after_seconds
@@ -196,7 +199,7 @@ class ReadAhead(Generic[K, V]):
         """Drop what nobody is in the middle of until `size` bytes fit; drop nothing in vain."""
         left, dropped = self._bytes, []
         idle = self._idle(trio.current_time())
-        while left and left + size > self._max_bytes:
+        while left and left + size > self.max_bytes:
             if (key := next(idle, None)) is None:
                 return False
             dropped.append(key)

@@ -148,6 +148,9 @@ class FolderStore:
 
         await self._run(work, verb="delete", key=key)
 
+    def renew(self) -> None:
+        """Do nothing: a folder has no keys."""
+
     async def url_of(self, key: str, *, seconds: int) -> None:
         """Return None: whoever wants an object reads it through turbod."""
 

@@ -140,6 +140,10 @@ class S3Store:
                 self._task("delete", key), lambda _, client: client.delete_object(**self._at(key))
             )
 
+    def renew(self) -> None:
+        """Look for the keys anew before the next question."""
+        self._asker.renew()
+
     async def url_of(self, key: str, *, seconds: int) -> str | None:
         """Return a presigned URL; one signed with keys that are lent ends with them."""
 

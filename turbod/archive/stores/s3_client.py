@@ -48,6 +48,11 @@ class Asker:
         self._threads = Threads(CALLS_AT_ONCE)
         self._making = threading.Lock()
         self._client: S3Client | None = None
+        self._renewals = self._made_at = 0  # which renewal the client came after
+
+    def renew(self) -> None:
+        """Make a new client for the next question, with keys that may be others."""
+        self._renewals += 1
 
     async def ask(self, task: Task, work: "Callable[[Call, S3Client], T]", *, size: int = 0) -> T:
         """Return what the work returns, which runs in a thread and moves `size` bytes.
@@ -68,7 +73,8 @@ class Asker:
 
     def _made(self) -> "S3Client":
         with self._making:
-            if self._client is None:
+            if self._client is None or self._made_at != self._renewals:
+                self._made_at = self._renewals  # noted first: what comes meanwhile is another
                 self._client = self._make()
             return self._client
 

@@ -89,6 +89,9 @@ class Store(Source, Protocol):
     async def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no fault."""
 
+    def renew(self) -> None:
+        """Look for the keys anew before the next question; those under way end with the old."""
+
     async def url_of(self, key: str, *, seconds: int) -> str | None:
         """Return a URL by which anybody can read an object for so long; None where there is none.
 

@@ -107,6 +107,7 @@ class Archiver:
         self._listed_at = -math.inf
         self._is_retrying = False
         self._woken = trio.Event()
+        self._adapted = trio.Event()
         self._uploaded = self._uploaded_bytes = 0
         self._last_upload_seconds: float | None = None
 
@@ -142,6 +143,13 @@ class Archiver:
                     await self._wait_out("conflict", str(refusal))
                 except Full as refusal:
                     await self._wait_out("full", str(refusal))
+
+    def adapt(self, *, log_max_bytes: int) -> None:
+        """Take up settings that have changed; a fault is waited out no longer, it may be mended."""
+        self._space.bounds.log_max_bytes = log_max_bytes
+        self._space.look()
+        self._backoff.reset()
+        self._adapted.set()
 
     def wake(self) -> None:
         """Note that an hour was sealed; while a fault is waited out, it waits as well."""
@@ -288,7 +296,9 @@ class Archiver:
         if state != "failing":
             self._survey_at = 0.0  # what an operator does about it shows in a listing
         self._enter(state, fault, retry_seconds=seconds)
-        await trio.sleep(seconds)
+        self._adapted = trio.Event()
+        with trio.move_on_after(seconds):
+            await self._adapted.wait()
 
     def _enter_by_clashes(self) -> None:
         for reason in reversed(self._clashes.reasons):  # the oldest stays shown

@@ -40,13 +40,15 @@ class Bounds:
 
     Attributes:
         folder: where the archive is, None where it is in a bucket.
+        log_max_bytes: the setting `log.max_bytes`; it may be changed.
     """
 
     def __init__(self, settings: ArchiveSettings, *, data: Path, log_max_bytes: int) -> None:
         self.folder = _folder(settings.location, data)
         self._data = data
-        self._max_bytes = settings.max_bytes
-        self._log_max_bytes = log_max_bytes
+        self._settings = settings
+        self.log_max_bytes = log_max_bytes
+        self._chosen_bytes = 0  # where neither the settings nor the archive say how big it may be
         self._threads = Threads(1)
         # As last looked at.
         self._left: int | None = None
@@ -72,9 +74,9 @@ class Bounds:
         if self.folder is None:
             return None
         free, is_elsewhere = await self._look_there(self.folder)
-        limit = self._max_bytes or remembered_bytes
+        limit = self._settings.max_bytes or remembered_bytes or self._chosen_bytes
         if not limit:  # a bucket's `turbod.json`, copied with everything else, does not say
-            self._max_bytes = limit = stored_bytes + free // 2
+            self._chosen_bytes = limit = stored_bytes + free // 2
         left = limit - stored_bytes
         reason = f"{self.folder} has {_words(stored_bytes)} of {_words(limit)} (archive.max_bytes)"
         # On the data folder's disk an object of the archive is a second name of the same file.
@@ -117,7 +119,7 @@ class Bounds:
     def _look_here(self) -> tuple[int, int]:
         usage = shutil.disk_usage(self._data)
         missing = max(0, min(RESERVE_BYTES, usage.total // 10) - usage.free)
-        bound = self._log_max_bytes
+        bound = self.log_max_bytes
         return usage.free, min(bound, _size(self._data) - missing) if missing else bound
 
 

@@ -47,7 +47,7 @@ class Space:
         self._store = store
         self._local = local
         self._catalogue = catalogue
-        self._when_full = settings.when_full
+        self._settings = settings
         self._inventory = inventory
         self._standing = standing
         self._has_changed = trio.Event()
@@ -82,7 +82,7 @@ class Space:
         """
         while (room := await self._room()) is not None and room.left < size:
             oldest = next((held for held in self._catalogue if held.is_stored), None)
-            if self._when_full == "stop" or oldest is None or size > room.limit:
+            if self._settings.when_full == "stop" or oldest is None or size > room.limit:
                 raise Full(
                     f"{room.reason}; hours wait on this disk: allow it more, move its oldest hours "
                     "elsewhere, or set archive.when_full to drop_oldest"
