@@ -548,10 +548,6 @@ def documentation() -> str:
         "`TURBOD_CONFIG`, in TOML).",
         "Lists: repeat the option; spaces between the items of a variable; an array in the file.",
         "",
-        "At SIGHUP (`systemctl reload turbod`) the file is read again. What is marked `reload`",
-        "holds at once, what is marked `restart` from the next start on. Where anything is wrong,",
-        "nothing changes, and the log says what it was.",
-        "",
         f"| {' | '.join(_COLUMNS)} |",
         f"{'| --- ' * len(_COLUMNS)}|",
     ]

@@ -111,7 +111,7 @@ class Session:
                 await self._connected()
             except Disconnected as error:
                 wait = self._wait_after(error)
-            except (_Held, _Renewed):
+            except _Held:
                 continue
             self.state = "waiting"
             await trio.sleep(wait)
@@ -224,7 +224,7 @@ class Session:
         # Not raised through the nursery, which would wrap it in a group; our own faults may be.
         try:
             await part(connection)
-        except (Disconnected, _Held, _Renewed) as error:
+        except (Disconnected, _Held) as error:
             end.append(error)
         nursery.cancel_scope.cancel()
 
@@ -424,7 +424,7 @@ class _Held(Exception):
     """We had no room for too long: hang up, and come back when there is."""
 
 
-class _Renewed(Exception):
+class _Renewed(_Held):
     """What is wanted has changed: hang up, and ask for that at once."""
 
 
