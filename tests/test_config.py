@@ -1,4 +1,5 @@
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,23 @@ def test_every_setting_has_help_a_unit_in_its_name_where_it_is_a_number_and_boun
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
     assert text == config.documentation(), "run: scripts/document-settings"
+
+
+def test_the_settings_file_for_systemd_has_every_setting_with_its_default() -> None:
+    text = (Path(__file__).parents[1] / "systemd" / "turbod.toml").read_text()
+    assert text == config.example(), "run: scripts/document-settings"
+
+
+def test_the_settings_file_changes_nothing_whatever_is_uncommented(tmp_path: Path) -> None:
+    file = tmp_path / "turbod.toml"
+    lines = config.example().splitlines()
+    settings = [number for number, line in enumerate(lines) if re.match("#[a-z]", line)]
+    assert len(settings) == len(table())
+    for uncommented in ([], *([number] for number in settings), settings):
+        file.write_text(
+            "\n".join(line[n in uncommented :] for n, line in enumerate(lines)), encoding="utf-8"
+        )
+        assert load({"config": str(file)}, {}) == Settings(), [lines[n] for n in uncommented]
 
 
 def test_whole_hours_are_not_public_where_some_records_are_not_to_be_passed_on() -> None:

@@ -8,6 +8,7 @@ Each stage of turbod gets its own section and nothing else, keeps it, and reads 
 
 import argparse
 import difflib
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
@@ -556,6 +557,32 @@ def documentation() -> str:
         changes_at = "restart" if row.needs_restart else "reload"
         lines.append(f"| {' | '.join(cells)} | {row.allowed} | {row.help} | {changes_at} |")
     return "\n".join(lines) + "\n"
+
+
+def example() -> str:
+    """Return a settings file in which every setting stands, commented out, with its default."""
+    lines = [
+        "# Settings of turbod. Each stands here with its default: take the # away to change one.",
+        "# Made by scripts/document-settings; docs/settings.md has the same as a table.",
+        "#",
+        "# Under systemd two are not read from here, for the units decide them:",
+        "# `listen` (turbod.socket: systemctl edit turbod.socket) and `data` (/var/lib/turbod).",
+    ]
+    section = ""
+    for row in table():
+        begins, _, name = row.key.rpartition(".")
+        if begins != section:
+            section = begins
+            lines += ["", f"[{section}]"]
+        words = f"{row.help}: {row.allowed}"
+        lines += ["", *textwrap.wrap(words, 98, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"#{name} = {_toml(row.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Return a default as TOML writes it: where it has no line break, as JSON does."""
+    return msgspec.json.encode(value).decode().replace('","', '", "')
 
 
 def _rows(section: type[Section], prefix: str) -> Iterator[Setting]:
