@@ -121,3 +121,9 @@ def test_a_credential_is_a_file_in_the_folder_that_was_named(tmp_path: Path) -> 
     assert systemd.credential(environment, "tokens") == tmp_path / "tokens"
     assert systemd.credential(environment, "s3") is None
     assert systemd.credential({}, "tokens") is None
+
+
+def test_a_credential_may_come_from_a_folder_of_them(tmp_path: Path) -> None:
+    (tmp_path / "turbod_tokens").write_text("")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert systemd.credential(environment, "tokens") == tmp_path / "turbod_tokens"

@@ -15,6 +15,7 @@ import msgspec
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START of sd-daemon.h
 MAX_STATUS_CHARACTERS: Final = 400
+FOLDER: Final = "turbod"  # LoadCredential= of systemd/turbod.service
 
 
 class Notifier:
@@ -102,10 +103,15 @@ def watchdog_seconds(environment: Mapping[str, str], *, pid: int) -> float | Non
 
 
 def credential(environment: Mapping[str, str], name: str) -> Path | None:
-    """Return the file of a credential that was passed (systemd.exec(5), LoadCredential=)."""
-    folder = environment.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, name) if folder else None
-    return path if path is not None and path.is_file() else None
+    """Return the file of a credential that was passed (systemd.exec(5), LoadCredential=).
+
+    Where a unit passes a folder, as ours does since each of its files may be absent, the name is
+    behind the folder's.
+    """
+    if not (folder := environment.get("CREDENTIALS_DIRECTORY")):
+        return None
+    paths = (Path(folder, name), Path(folder, f"{FOLDER}_{name}"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _status(text: str) -> str:
