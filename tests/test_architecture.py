@@ -5,19 +5,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
-    ("backoff", "config", "cursor", "event", "frames", "start", "systemd"),
+    (
+        "amounts",
+        "backoff",
+        "config",
+        "cursor",
+        "event",
+        "frames",
+        "listen_address",
+        "start",
+        "systemd",
+    ),
     ("data_folder", "listeners", "record"),
     ("database", "filter"),
     ("eventlog", "hydration", "simulation", "upstream"),
     ("archive",),
     ("client", "exclusion", "server"),
     ("report",),
-    ("daemon", "tail"),
+    ("check", "daemon", "status", "tail"),
     ("service",),
     ("cli",),
     ("__main__",),
 )
-PURE = ("backoff", "config", "cursor", "event", "filter", "frames", "record")
+PURE = (
+    *("amounts", "backoff", "config", "cursor", "event", "filter", "frames", "listen_address"),
+    "record",
+)
 PURE_PARTS = (
     *(
         "archive/catalogue",
@@ -31,6 +44,8 @@ PURE_PARTS = (
         "archive/upload/intruders",
         "archive/format/names",
     ),
+    *("check/finding", "check/local_verdicts", "check/network_verdicts"),
+    *("status/told", "status/words"),
     *("archive/bulk/parts", "archive/reading/selection"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),

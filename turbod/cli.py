@@ -1,4 +1,4 @@
-"""The command line: `turbod serve`, `turbod tail`, `turbod archive`, `turbod simulate`."""
+"""The command line: `turbod serve` and the commands beside it."""
 
 import argparse
 import gc
@@ -15,7 +15,9 @@ import trio
 
 from turbod import __version__, config, service, start, tail
 from turbod.archive.bulk import command as archive
+from turbod.check import command as check
 from turbod.simulation import command as simulation
+from turbod.status import command as status
 
 _DESCRIPTION = """\
 turbod reads Bluesky's Jetstream, looks up who wrote, what is answered, quoted and mentioned, and
@@ -25,6 +27,8 @@ from.
   turbod serve                          the daemon, on 127.0.0.1:8080
   turbod tail ws://127.0.0.1:8080       what it serves, one JSON object a line
   turbod archive ls data/archive        what history there is; get it, verify it
+  turbod check                          whether serve would work, and what keeps it from that
+  turbod status                         how a running daemon is, on one screen
   turbod simulate                       a small Bluesky on loopback, to try it without internet
 
 `turbod COMMAND --help` tells more."""
@@ -92,7 +96,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         command = " ".join(
             ("turbod", options.command, *filter(None, [vars(options).get("action")]))
         )
-        hint = config.hint(name) if options.command == "serve" else f"`{command} --help` lists all"
+        hint = (
+            config.hint(name)
+            if options.command in {"serve", "check"}
+            else f"`{command} --help` lists all"
+        )
         print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _say
         sys.exit(start.WRONG_SETTING)
     return options
@@ -125,9 +133,13 @@ def _parser() -> _Parser:
     for name, module, summary in (
         ("tail", tail, "print a stream, one JSON object a line"),
         ("archive", archive, "history in bulk: list it, get it, verify it"),
+        ("check", check, "whether serve would work"),
+        ("status", status, "how a running daemon is"),
         ("simulate", simulation, "a small Bluesky on loopback"),
     ):
-        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        command = commands.add_parser(
+            name, help=summary, description=module.__doc__, usage=getattr(module, "USAGE", None)
+        )
         module.add_arguments(command)
         command.set_defaults(run=lambda options, module=module: _attend(module.run, options))
     return parser
@@ -141,7 +153,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _attend(run: Any, options: argparse.Namespace) -> Any:
-    _configure_log("info")
+    # What the parts of a check would say is among its findings.
+    _configure_log("error" if options.command == "check" else "info")
     return trio.run(run, options)
 
 

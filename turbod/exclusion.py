@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -82,16 +82,36 @@ def read(path: Path) -> frozenset[str]:
         OSError: the file cannot be read.
         ValueError: it is too large, or no UTF-8.
     """
+    dids, ignored = parse(text_of(path))
+    for line in ignored:
+        log.warning("exclusion_line_ignored", file=str(path), line=line.number, text=line.text)
+    return dids
+
+
+class Ignored(NamedTuple):
+    """A line of a list that is no DID."""
+
+    number: int
+    text: str
+
+
+def text_of(path: Path) -> str:
+    """Return what stands in the file of a list. Raises as `read`."""
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has more than {MAX_FILE_BYTES} bytes")
-    dids = set()
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        did = text.partition("#")[0].strip()
+    return path.read_text(encoding="utf-8")
+
+
+def parse(text: str) -> tuple[frozenset[str], list[Ignored]]:
+    """Return the DIDs of a list, and the lines that are none."""
+    dids, ignored = set(), []
+    for number, line in enumerate(text.split("\n"), start=1):
+        did = line.partition("#")[0].strip()
         if valid_did(did):
             dids.add(did)
         elif did:
-            log.warning("exclusion_line_ignored", file=str(path), line=number, text=did[:100])
-    return frozenset(dids)
+            ignored.append(Ignored(number, did[:100]))
+    return frozenset(dids), ignored
 
 
 async def watch(path: Path, changed: Callable[[frozenset[str]], None]) -> None:

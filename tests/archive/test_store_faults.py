@@ -341,7 +341,7 @@ async def test_what_the_settings_ask_for_goes_with_every_write() -> None:
     async with scripted_s3(lambda _: answer("200 OK")) as server:
         own = S3Settings(endpoint=server.endpoint, **settings)
         store = S3Store("bucket", "archive", own)
-        store._honours_conditions = True
+        store.honours_conditions = True
         await store.put_bytes(KEY, b"data")
         headers = server.requests[-1].headers
     assert headers["x-amz-server-side-encryption"] == "aws:kms"
@@ -364,7 +364,7 @@ async def test_only_aws_is_believed_what_it_says_of_its_own_checksum(
     }
     async with scripted_s3(lambda request: said[request.method]) as server:
         store = store_at(server.endpoint)
-        store._honours_conditions = True
+        store.honours_conditions = True
         await store.put_bytes(KEY, b"told")
         headers = server.requests[-1].headers
         assert headers["content-md5"] == b64encode(hashlib.md5(b"told").digest()).decode()

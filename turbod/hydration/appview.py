@@ -70,6 +70,26 @@ class AppViewStatistics(msgspec.Struct, frozen=True):
     latency_count: int
 
 
+def new_client(*, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """Return a client that asks an AppView, for `call.get`; the caller closes it."""
+    return httpx.AsyncClient(
+        headers={
+            "User-Agent": f"turbod/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        },
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        transport=transport,
+        trust_env=False,
+        timeout=httpx.Timeout(None, pool=_POOL_SECONDS),
+        limits=httpx.Limits(
+            max_connections=_PLACES,
+            max_keepalive_connections=_PLACES,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
+        ),
+    )
+
+
 class AppView:
     """Asks for profiles and posts, 25 at a time, and calls `answered` once for each wanted key.
 
@@ -138,7 +158,7 @@ class AppView:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make the calls until cancelled."""
-        self._client = self._new_client()
+        self._client = new_client(transport=self._transport)
         limiter = trio.CapacityLimiter(_PLACES)
         try:
             async with trio.open_nursery() as nursery:
@@ -316,24 +336,6 @@ class AppView:
 
     # Connections ----------------------------------------------------------------------------
 
-    def _new_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            headers={
-                "User-Agent": f"turbod/{__version__}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-            },
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            transport=self._transport,
-            trust_env=False,
-            timeout=httpx.Timeout(None, pool=_POOL_SECONDS),
-            limits=httpx.Limits(
-                max_connections=_PLACES,
-                max_keepalive_connections=_PLACES,
-                keepalive_expiry=_KEEP_ALIVE_SECONDS,
-            ),
-        )
-
     async def _replace(self, client: httpx.AsyncClient) -> None:
         """Begin with new connections where the pool is stuck, though it has a place for each."""
         if client is not self._client:
@@ -341,7 +343,7 @@ class AppView:
         log.warning("appview_pool_stuck")
         self._counts.rebuilt_clients += 1
         self._retired.append(client)
-        self._client = self._new_client()
+        self._client = new_client(transport=self._transport)
         await trio.sleep(LONGEST_CALL_SECONDS + 1)  # until no call is on the old ones any more
         self._retired.remove(client)
         await client.aclose()

@@ -38,6 +38,9 @@ class S3Store:
 
     Never overwrites: a write is conditional where the server honours that. Some accept the
     condition and ignore it, so where it is not known to be honoured, or is refused, we look first.
+
+    Attributes:
+        honours_conditions: whether the server honours conditional writes, None where not known.
     """
 
     def __init__(
@@ -48,15 +51,20 @@ class S3Store:
         *,
         connect_seconds: float = CONNECT_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
+        probe_key: str = PROBE_KEY,
     ) -> None:
-        """Name the bucket; nothing is asked of it yet."""
+        """Name the bucket; nothing is asked of it yet.
+
+        Two processes that probe at once need two keys, of which each begins with PROBE_KEY.
+        """
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._settings = settings
         self._asker = Asker(
             settings, connect_seconds=connect_seconds, answer_seconds=answer_seconds
         )
-        self._honours_conditions: bool | None = None  # None: not known
+        self._probe_key = probe_key
+        self.honours_conditions: bool | None = None
 
     @property
     def url(self) -> str:
@@ -73,7 +81,7 @@ class S3Store:
             await self._probe()
         finally:
             with suppress(StoreFault):
-                await self.delete(PROBE_KEY)
+                await self.delete(self._probe_key)
 
     async def list(self, *, after: str = "") -> list[Listed]:
         """Return every object whose key is above `after`, in order of key."""
@@ -174,18 +182,18 @@ class S3Store:
 
     async def _probe(self) -> None:
         """Learn what becomes of a conditional write onto an object that is there."""
-        task = self._task("write", PROBE_KEY)
+        task = self._task("write", self._probe_key)
         try:
             for _ in range(2):
                 await self._write(task, lambda _: io.BytesIO(_PROBE), len(_PROBE))
         except AlreadyThere:
-            self._honours_conditions = True
+            self.honours_conditions = True
         else:
-            self._honours_conditions = False
+            self.honours_conditions = False
             log.info("archive_conditional_writes_not_honoured", archive=self.url)
 
     async def _put(self, task: Task, body: Callable[[Call], BinaryIO], size: int) -> None:
-        if not self._honours_conditions:
+        if not self.honours_conditions:
             with suppress(NotThere):
                 await self._see(task.key)
                 raise AlreadyThere(task.because("it is already there"))
@@ -204,13 +212,13 @@ class S3Store:
 
     def _send(self, client: "S3Client", options: dict[str, Any]) -> None:
         """Write on condition that nothing is there, unless the server knows no conditions."""
-        if self._honours_conditions is not False:
+        if self.honours_conditions is not False:
             try:
                 client.put_object(**options, IfNoneMatch="*")
             except ClientError as error:
                 if code_of(error) not in {"NotImplemented", "501"}:
                     raise
-                self._honours_conditions = False
+                self.honours_conditions = False
                 options["Body"].seek(0)
             else:
                 return
@@ -261,7 +269,7 @@ class _Seen(msgspec.Struct, frozen=True):
 def _is_object(listed: Listed) -> bool:
     """Tell objects from the marks by which consoles show folders, and from our probe."""
     is_mark = not listed.key or (listed.key.endswith("/") and not listed.size)
-    return not is_mark and listed.key != PROBE_KEY
+    return not is_mark and not listed.key.startswith(PROBE_KEY)
 
 
 def _digest(checksum: str) -> bytes | None:

@@ -100,17 +100,32 @@ class Store(Source, Protocol):
         """
 
 
+def bucket_of(location: str) -> tuple[str, str] | None:
+    """Return bucket and prefix of an archive's location; None where it is a folder."""
+    kind, _, where = location.partition("://")
+    bucket, _, prefix = where.partition("/")
+    return (bucket, prefix) if kind == "s3" else None
+
+
+def folder_of(location: str, data: Path) -> Path | None:
+    """Return the folder of an archive's location; None where it is a bucket."""
+    if bucket_of(location) is not None:
+        return None
+    return Path(location) if location else data / DEFAULT_FOLDER
+
+
 def open_store(archive: ArchiveSettings, s3: S3Settings, data: Path) -> Store:
     """Return the archive that the settings name. Nothing is read or written yet.
 
     boto3 is imported only for a bucket: it takes some 25 MB of memory and 0.2 s.
     """
-    kind, _, where = archive.location.partition("://")
-    if kind == "s3":
-        from turbod.archive.stores.s3 import S3Store  # noqa: PLC0415 - what a folder never pays
+    folder = folder_of(archive.location, data)
+    if folder is not None:
+        from turbod.archive.stores.folder import FolderStore  # noqa: PLC0415 - it raises what is above
 
-        bucket, _, prefix = where.partition("/")
-        return S3Store(bucket, prefix, s3)
-    from turbod.archive.stores.folder import FolderStore  # noqa: PLC0415 - it raises what is above
+        return FolderStore(folder)
+    from turbod.archive.stores.s3 import S3Store  # noqa: PLC0415 - what a folder never pays
 
-    return FolderStore(Path(archive.location) if archive.location else data / DEFAULT_FOLDER)
+    place = bucket_of(archive.location)
+    assert place is not None, "it is a bucket or a folder"
+    return S3Store(*place, s3)

@@ -9,7 +9,7 @@ import trio
 
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.stores.blocking import Call, Threads
-from turbod.archive.stores.store import DEFAULT_FOLDER, StoreFault
+from turbod.archive.stores.store import StoreFault, folder_of
 from turbod.config import ArchiveSettings
 from turbod.cursor import HOUR_US
 
@@ -44,7 +44,7 @@ class Bounds:
     """
 
     def __init__(self, settings: ArchiveSettings, *, data: Path, log_max_bytes: int) -> None:
-        self.folder = _folder(settings.location, data)
+        self.folder = folder_of(settings.location, data)
         self._data = data
         self._settings = settings
         self.log_max_bytes = log_max_bytes
@@ -121,12 +121,6 @@ class Bounds:
         missing = max(0, min(RESERVE_BYTES, usage.total // 10) - usage.free)
         bound = self.log_max_bytes
         return usage.free, min(bound, _size(self._data) - missing) if missing else bound
-
-
-def _folder(location: str, data: Path) -> Path | None:
-    if location.startswith("s3://"):
-        return None
-    return Path(location) if location else data / DEFAULT_FOLDER
 
 
 def _hours(room: int | None, catalogue: Catalogue) -> float | None:

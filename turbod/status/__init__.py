@@ -1,0 +1,1 @@
+"""How a running turbod is: its `/status`, read from outside and put into words."""
