@@ -37,6 +37,52 @@ def held(data: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def is_held(data: Path) -> bool:
+    """Tell whether a process holds the folder.
+
+    The lock is asked for as one of many readers and let go at once: who holds it notices nothing.
+    """
+    try:
+        lock = os.open(data / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(lock)
+    return False
+
+
+def read_format(data: Path) -> int | None:
+    """Return the number in the folder; None where there is none, as before the file existed.
+
+    Raises:
+        CannotStart: it is none, or that of a newer turbod.
+        OSError: it cannot be read.
+    """
+    path = data / FORMAT_FILE
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FORMAT_BYTES).strip()
+    except FileNotFoundError:
+        return None
+    if not (text.isdigit() and text.isascii() and int(text)):
+        raise CannotStart(
+            f"{path}: holds no number; write the number of the folder's format into it, which is "
+            f"{FORMAT} where no newer turbod than {__version__} ever used it",
+            retry=False,
+        )
+    if int(text) > FORMAT:
+        raise CannotStart(
+            f"--data {data}: written by a newer turbod, in format {int(text)}; {__version__} knows "
+            f"format {FORMAT}: install the newer one again, or name another folder",
+            retry=False,
+        )
+    return int(text)
+
+
 def no_data(data: str | Path, error: OSError) -> CannotStart:
     """Return the refusal of a data folder, naming what in it is not as it must be."""
     what = "" if str(error.filename) in {"None", str(data)} else f"{error.filename}: "
@@ -68,35 +114,11 @@ def _lock(data: Path, lock: int) -> None:
 
 def _check_format(data: Path) -> None:
     """Write which format lies in a folder that does not say, or refuse one that is not ours."""
-    path = data / FORMAT_FILE
     try:
-        found = _read_format(path)
-        if found is None:
-            _write_format(path)
+        if read_format(data) is None:
+            _write_format(data / FORMAT_FILE)
     except OSError as error:
         raise no_data(data, error) from None
-    if found is not None and found > FORMAT:
-        raise CannotStart(
-            f"--data {data}: written by a newer turbod, in format {found}; {__version__} knows "
-            f"format {FORMAT}: install the newer one again, or name another folder",
-            retry=False,
-        )
-
-
-def _read_format(path: Path) -> int | None:
-    """Return the number in the file; None where there is none, as before the file existed."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_FORMAT_BYTES).strip()
-    except FileNotFoundError:
-        return None
-    if not (text.isdigit() and text.isascii() and int(text)):
-        raise CannotStart(
-            f"{path}: holds no number; write the number of the folder's format into it, which is "
-            f"{FORMAT} where no newer turbod than {__version__} ever used it",
-            retry=False,
-        )
-    return int(text)
 
 
 def _write_format(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 import trio
 
-from turbod import systemd
+from turbod import listen_address, systemd
 from turbod.start import CannotStart
 from turbod.systemd import Inherited
 
@@ -58,9 +58,9 @@ def _wrong_socket(what: str) -> CannotStart:
 
 
 async def _own(address: str) -> Sequence[trio.SocketListener]:
-    host, _, port = address.rpartition(":")
+    host, port = listen_address.split(address)
     try:
-        return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
+        return await trio.open_tcp_listeners(port, host=host)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EADDRINUSE or "in use" in str(error):

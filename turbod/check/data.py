@@ -1,6 +1,5 @@
 """Looks at the data folder."""
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,8 @@ from turbod.check.finding import Finding
 from turbod.check.local_verdicts import DataSeen, judge_data
 from turbod.check.trial import sync_seconds
 from turbod.config import Settings
+from turbod.data_folder import is_held, read_format
+from turbod.start import CannotStart
 
 # What must be writable where it is there: as root's by mistake it would stop everybody else.
 _PARTS: Final = ("live", "sealed", "verified", "instance", "lock", "cache.sqlite")
@@ -22,40 +23,22 @@ async def look(settings: Settings) -> list[Finding]:
     return judge_data(seen)
 
 
-def is_held(data: Path) -> bool:
-    """Tell whether a running turbod has the data folder. Blocks.
-
-    The lock is asked for as one of many readers and let go at once, so whoever holds it alone
-    notices nothing.
-    """
-    try:
-        lock = os.open(data / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return False
-
-
 def existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that there is. Blocks."""
     return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 def _see(data: Path) -> DataSeen:
-    seconds, reason = None, ""
+    owner, seconds, reason, refusal = 0, None, "", ""
     try:
         place = existing(data)
         seconds = _try(data, place)
         owner = place.stat().st_uid
+        read_format(data)
     except OSError as error:
-        owner, reason = 0, _words(data, error)
+        reason = _words(data, error)
+    except CannotStart as error:
+        refusal = str(error)
     return DataSeen(
         path=str(data),
         exists=data.is_dir(),
@@ -64,6 +47,7 @@ def _see(data: Path) -> DataSeen:
         reason=reason,
         owner=owner,
         user=os.geteuid(),
+        refusal=refusal,
     )
 
 

@@ -10,10 +10,10 @@ import httpx
 import msgspec
 import trio
 
-from turbod.check.data import is_held
 from turbod.check.finding import Finding
 from turbod.check.local_verdicts import Holder, PortSeen, judge_port
 from turbod.config import Settings
+from turbod.data_folder import is_held
 from turbod.hydration.call import Unanswered, get
 from turbod.listen_address import split, url_of
 
