@@ -6,17 +6,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
     (
-        "amounts",
-        "backoff",
-        "config",
-        "cursor",
-        "event",
-        "frames",
-        "listen_address",
-        "start",
-        "systemd",
+        *("amounts", "backoff", "causes", "config", "cursor", "event", "flood", "frames"),
+        *("journal", "listen_address", "log_lines", "log_strays", "redaction", "start", "systemd"),
     ),
-    ("data_folder", "listeners", "record"),
+    ("data_folder", "listeners", "log_output", "record"),
     ("database", "filter"),
     ("eventlog", "hydration", "simulation", "upstream"),
     ("archive",),
@@ -28,8 +21,8 @@ ROWS = (
     ("__main__",),
 )
 PURE = (
-    *("amounts", "backoff", "config", "cursor", "event", "filter", "frames", "listen_address"),
-    "record",
+    *("amounts", "backoff", "config", "cursor", "event", "filter", "flood", "frames"),
+    *("listen_address", "log_lines", "record", "redaction"),
 )
 PURE_PARTS = (
     *(

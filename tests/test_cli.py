@@ -1,6 +1,5 @@
-"""The command as a person meets it: exit codes, one line a mistake, a log that harms nothing."""
+"""The command as a person meets it: exit codes, and one line a mistake."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from turbod import cli, config, service
+from turbod import cli, config, log_output, service
 from turbod.start import CannotStart
 
 
@@ -60,7 +59,7 @@ def test_a_cursor_before_now_may_stand_behind_a_space(spelling: list[str]) -> No
 @pytest.fixture
 def _no_settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the log and the garbage collector of the tests' own process as they are."""
-    monkeypatch.setattr(cli, "_configure_log", lambda _: None)
+    monkeypatch.setattr(log_output, "for_daemon", lambda *_: None)
     monkeypatch.setattr(cli, "_collect_garbage_seldom", lambda: None)
 
 
@@ -108,73 +107,6 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 def test_help_and_version_are_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["--version"], ["serve", "--help"], ["tail", "--help"]):
         assert ended(arguments, capsys) == (0, [])
-
-
-LOGS = """
-import structlog
-from turbod import cli
-cli._configure_log("info")
-structlog.get_logger().warning("first", text='a "quoted" one', yes=True)
-structlog.get_logger().warning("second", text="Zürich\\ud800")
-try:
-    raise ValueError("x")
-except ValueError:
-    structlog.get_logger().exception("third")
-print("still here")
-"""
-
-
-def logged(stderr: int, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Log three events in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", LOGS],
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        check=False,
-    )
-
-
-def test_without_a_terminal_one_event_is_one_line_of_key_and_value() -> None:
-    lines = logged(subprocess.PIPE, LC_ALL="C").stderr.splitlines()
-    assert len(lines) == 3
-    assert lines[0].endswith('level=warning event=first text="a \\"quoted\\" one" yes=true')
-    assert "ValueError: x" in lines[2]
-
-
-def test_a_log_that_cannot_be_written_stops_nothing() -> None:
-    with Path("/dev/full").open("wb") as full:
-        assert logged(full.fileno()).stdout == "still here\n"
-
-
-def test_a_log_that_nobody_reads_any_longer_stops_nothing() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    try:
-        assert logged(write).stdout == "still here\n"
-    finally:
-        os.close(write)
-
-
-@pytest.mark.parametrize(("no_color", "escapes"), [("", True), ("1", False)])
-def test_a_terminal_has_colours_unless_it_was_asked_for_none(
-    no_color: str,
-    escapes: bool,  # noqa: FBT001 - a parameter of the test
-) -> None:
-    ours, theirs = os.openpty()
-    try:
-        assert logged(theirs, TERM="xterm", NO_COLOR=no_color).stdout == "still here\n"
-        text = os.read(ours, 65536).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert "first" in text
-    assert ("\x1b[" in text) is escapes
 
 
 @pytest.mark.parametrize("command", [["tail", "ws://127.0.0.1:9"], ["simulate"]])

@@ -2,18 +2,15 @@
 
 import argparse
 import gc
-import logging
 import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, NoReturn, TextIO, cast
+from typing import Any, NoReturn
 
-import structlog
 import trio
 
-from turbod import __version__, config, service, start, tail
+from turbod import __version__, config, log_output, service, start, tail
 from turbod.archive.bulk import command as archive
 from turbod.check import command as check
 from turbod.simulation import command as simulation
@@ -67,12 +64,12 @@ def _run(options: argparse.Namespace) -> int:
         return int(options.run(options) or 0)
     except* config.ConfigError as errors:
         code = start.WRONG_SETTING
-        _say(_first(errors))
+        log_output.say(f"turbod: {_first(errors)}")
     except* start.CannotStart as errors:
         first = _first(errors)
         assert isinstance(first, start.CannotStart), "the group has no others"
         code = first.code
-        _say(first)
+        log_output.say(f"turbod: {first}")
     except* KeyboardInterrupt:
         code = 130
     return code
@@ -101,7 +98,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
             if options.command in {"serve", "check"}
             else f"`{command} --help` lists all"
         )
-        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - as _say
+        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - a command's own words
         sys.exit(start.WRONG_SETTING)
     return options
 
@@ -147,14 +144,14 @@ def _parser() -> _Parser:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = config.load(vars(options), os.environ)
-    _configure_log(settings.log_level)
+    log_output.for_daemon(settings.log_level, settings.log_format)
     _collect_garbage_seldom()
     return trio.run(service.serve, settings)
 
 
 def _attend(run: Any, options: argparse.Namespace) -> Any:
     # What the parts of a check would say is among its findings.
-    _configure_log("error" if options.command == "check" else "info")
+    log_output.for_command("error" if options.command == "check" else "info")
     return trio.run(run, options)
 
 
@@ -169,63 +166,8 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(100_000, 10, 10)
 
 
-class _StandardError:
-    """Standard error as it is at the moment, for a bar on the terminal takes its place.
-
-    What cannot be written is lost: a log on a full disk, or that nobody reads any longer, is no
-    reason to stop.
-    """
-
-    def write(self, text: str) -> None:
-        """Write, or not."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Flush, or not."""
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-
-
-def _configure_log(level: str) -> None:
-    """Log to standard error: for people on a terminal, else one `key=value` line an event."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(_for_people() if sys.stderr.isatty() else _for_machines()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _for_people() -> Sequence[Any]:
-    # https://no-color.org
-    is_coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=is_coloured, exception_formatter=plain)]
-
-
-def _for_machines() -> Sequence[Any]:
-    return [
-        structlog.processors.format_exc_info,
-        structlog.processors.LogfmtRenderer(
-            key_order=["timestamp", "level", "event"], bool_as_flag=False
-        ),
-    ]
-
-
 def _first(errors: BaseException) -> BaseException:
     """Return the first of some errors."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     return errors
-
-
-def _say(error: BaseException) -> None:
-    """Say in one line what is in the way."""
-    print(f"turbod: {error}", file=sys.stderr)  # noqa: T201 - a command's own words

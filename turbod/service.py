@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import trio
 
-from turbod import data_folder, report, systemd
+from turbod import data_folder, log_output, report, systemd
 from turbod.config import Settings
 from turbod.daemon import Daemon
 from turbod.listeners import open_listeners
@@ -38,6 +38,7 @@ async def serve(settings: Settings) -> int:
     ):
         listeners = await open_listeners(settings.listen, os.environ)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(log_output.run)
             nursery.start_soon(daemon.run, listeners)
             number = await _until_signal(signals, notifier, daemon)
             log.info("stopping", signal=signal.Signals(number).name)

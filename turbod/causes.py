@@ -1,0 +1,69 @@
+"""Why a connection failed, in words for people: what lies behind an exception."""
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+_DEEPEST: Final = 10
+_NO_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+_WORDS: Final = {
+    errno.ECONNREFUSED: "connection refused: nothing listens there",
+    errno.ECONNRESET: "connection reset",
+    errno.EPIPE: "connection reset",
+    errno.ECONNABORTED: "connection reset",
+    errno.ETIMEDOUT: "no answer in time",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+}
+
+
+def words(error: BaseException) -> str:
+    """Return the fault behind all the exceptions that it was wrapped in.
+
+    Where none of them is the network's, what the first that says anything says.
+    """
+    chain = list(_chain(error))
+    for each in reversed(chain):
+        if told := _told(each):
+            return told
+    return next((str(each) for each in chain if str(each)), type(error).__name__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_DEEPEST):
+        if error is None:
+            return
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+            continue
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _told(error: BaseException) -> str | None:
+    """Return words for what is known; None for what only wraps something else."""
+    match error:
+        case socket.gaierror():
+            return _why_no_address(error)
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {getattr(error, 'reason', None) or error}"
+        case TimeoutError():
+            return "no answer in time"
+        case OSError(errno=int(number)):
+            return _WORDS.get(number) or os.strerror(number).lower()
+    return None
+
+
+def _why_no_address(error: socket.gaierror) -> str:
+    if error.errno in _NO_NAME:
+        return "name not found: is it right, and does DNS work here?"
+    if error.errno == socket.EAI_AGAIN:
+        return "name not found: DNS does not answer"
+    return f"name not found: {error.strerror}"
