@@ -104,7 +104,7 @@ class MoodyStore(FolderStore):
     """A folder that does not always do what is asked.
 
     Attributes:
-        fault: what every request fails with, or None.
+        fault: what every request fails with, or None; and of which kind that is.
         hangs: whether requests are not answered.
         asked: what was asked, such as `put dt=...`.
     """
@@ -112,6 +112,7 @@ class MoodyStore(FolderStore):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.fault: str | None = None
+        self.kind = StoreFault
         self.hangs = False
         self.asked: list[str] = []
 
@@ -140,7 +141,7 @@ class MoodyStore(FolderStore):
         if self.hangs:
             await trio.sleep_forever()
         if self.fault:
-            raise StoreFault(self.fault)
+            raise self.kind(self.fault)
 
 
 def folder_machine(

@@ -8,7 +8,7 @@ import structlog.testing
 import trio
 
 from tests.archive.archivers import Machine, folder_machine, retry_quickly, until
-from turbod.archive.stores.store import StoreFault
+from turbod.archive.stores.store import NeedsMending, StoreFault
 from turbod.archive.upload import archiver as archiver_module
 
 
@@ -158,6 +158,30 @@ async def test_a_store_that_does_not_answer_holds_the_start_no_longer_than_allow
         await nursery.start(archiver.run)
         await until(lambda: machine.files("verified") == [name.file])
         nursery.cancel_scope.cancel()
+
+
+async def test_what_an_operator_must_mend_does_not_hold_the_start(machine: Machine) -> None:
+    """Waiting cannot help. It is mended while turbod runs, and the hour gets there."""
+    name = machine.seal(1)
+    machine.moods.fault, machine.moods.kind = "no such bucket", NeedsMending
+    with trio.fail_after(3):
+        archiver = await machine.start(open_seconds=60)
+    assert (archiver.statistics().state, archiver.statistics().fault) == (
+        "failing",
+        "no such bucket",
+    )
+    machine.moods.fault = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(archiver.run)
+        await until(lambda: machine.files("verified") == [name.file])
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_may_pass_holds_the_start_as_long_as_allowed(machine: Machine) -> None:
+    machine.moods.fault = "the server failed"
+    with trio.move_on_after(0.5) as scope:
+        await machine.start(open_seconds=60)
+    assert scope.cancelled_caught
 
 
 async def test_a_hanging_upload_ends_with_the_process(machine: Machine) -> None:

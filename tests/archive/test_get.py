@@ -474,7 +474,12 @@ def test_what_makes_no_sense_is_one_line_and_exit_2(
         ("/nonexistent", 2, "/nonexistent: no such folder; expected a folder, s3://"),
         ("localhost:8080", 2, "no such folder"),
         ("s3://X", 2, "expected s3://BUCKET/PREFIX"),
-        ("http://127.0.0.1:9", 1, "127.0.0.1:9"),
+        (
+            "http://127.0.0.1:9",
+            1,
+            "127.0.0.1:9/archive cannot be read: refused: does the server run?",
+        ),
+        ("http://nowhere.invalid", 1, "there is no host of that name"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(
@@ -491,5 +496,26 @@ def test_a_folder_that_holds_no_archive_is_told_from_an_empty_one(
 ) -> None:
     ran = turbod(action, tmp_path)
     assert (ran.code, ran.errors) == (1, [f"turbod: {tmp_path}: nothing of an archive is there"])
+    assert ran.output == b""
     (tmp_path / "turbod.json").write_text('{"format":1,"instance":"here"}')
     assert turbod(action, tmp_path).code == 0
+
+
+@pytest.mark.parametrize("action", ["ls", "get", "verify"])
+def test_who_names_the_data_folder_is_told_where_its_archive_is(
+    turbod: Commands, tmp_path: Path, action: str
+) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "turbod.json").write_text('{"format":1,"instance":"here"}')
+    ran = turbod(action, tmp_path)
+    told = f"turbod: {tmp_path}: a data folder; its archive is {tmp_path}/archive"
+    assert (ran.code, ran.errors) == (2, [told])
+
+
+def test_a_range_of_which_the_archive_has_nothing_is_one_line(
+    turbod: Commands, archive: tuple[Path, list[bytes]]
+) -> None:
+    ran = turbod("get", archive[0], "--until", "2020-01-01T00:00:00Z")
+    assert (ran.code, len(ran.errors), ran.output) == (0, 1, b"")
+    assert "archive_range_empty" in ran.errors[0]
+    assert "oldest=2026-11-20T1" in ran.errors[0]

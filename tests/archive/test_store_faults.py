@@ -17,7 +17,7 @@ from tests.archive.s3_servers import ACCESS_KEY, CREDENTIALS, SECRET_KEY, S3Serv
 from tests.archive.scripted_s3 import HANG, Request, answer, error, scripted_s3, slow_way
 from turbod.archive.stores import s3_client
 from turbod.archive.stores.s3 import S3Store
-from turbod.archive.stores.store import AlreadyThere, NotThere, StoreFault
+from turbod.archive.stores.store import AlreadyThere, NeedsMending, NotThere, StoreFault
 from turbod.config import S3Settings
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ REFUSALS = (
         "the bucket lies in eu-north-1: set --s3-region",
     ),
     (error("400 Bad Request", "InvalidStorageClass", "No such class."), "No such class."),
+)
+TO_BE_MENDED = (
+    "no such bucket",
+    "the access key is not known",
+    "the secret key is wrong",
+    "no permission",
+    "the bucket lies in",
 )
 NOT_S3 = (
     answer("200 OK", b"<html>welcome to the hotel</html>"),
@@ -115,6 +122,15 @@ async def test_what_s3_refuses_is_said_in_words(operation: Operation) -> None:
                 assert not isinstance(found, NotThere)
 
 
+async def test_what_an_operator_must_mend_is_told_from_what_may_pass() -> None:
+    said = b""
+    async with scripted_s3(lambda _: said) as server:
+        store = store_at(server.endpoint)
+        for said, words in REFUSALS:  # noqa: B007 - the script sends it
+            found = await fault(OPERATIONS["list"], store)
+            assert isinstance(found, NeedsMending) == words.startswith(TO_BE_MENDED), words
+
+
 async def test_a_status_without_a_body_is_enough() -> None:
     said = b""
     async with scripted_s3(lambda _: said) as server:
@@ -156,7 +172,9 @@ async def test_a_server_that_is_not_there_is_a_fault() -> None:
 
 async def test_a_name_that_is_not_known_is_a_fault() -> None:
     found = await fault(OPERATIONS["list"], store_at("http://nowhere.invalid"))
-    assert "no connection: there is no host of that name" in str(found)
+    if "no connection: its name could not be looked up" not in str(found):  # without a resolver
+        assert "no connection: there is no host of that name" in str(found)
+        assert isinstance(found, NeedsMending)
 
 
 async def test_tls_where_there_is_none_is_a_fault() -> None:
@@ -267,7 +285,9 @@ async def test_keys_that_nobody_has_are_looked_for_again(monkeypatch: pytest.Mon
     async with scripted_s3(lambda _: answer("200 OK", EMPTY)) as server:
         store = store_at(server.endpoint)
         for operation in OPERATIONS.values():
-            assert "no access keys: set AWS_ACCESS_KEY_ID" in str(await fault(operation, store))
+            found = await fault(operation, store)
+            assert "no access keys: set AWS_ACCESS_KEY_ID" in str(found)
+            assert isinstance(found, NeedsMending)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         assert "only a part of the access keys" in str(await fault(OPERATIONS["list"], store))
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)

@@ -13,7 +13,7 @@ from turbod.archive.bulk.parts import Asked
 from turbod.archive.bulk.walk import MAX_PARALLEL, PARALLEL
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.format.names import IDENTITY_KEY, parse_key
-from turbod.archive.stores.store import Source, StoreFault, open_store
+from turbod.archive.stores.store import DEFAULT_FOLDER, Source, StoreFault, open_store
 from turbod.archive.stores.web import WebSource
 from turbod.config import ConfigError
 from turbod.event import KINDS, OPERATIONS, valid_did, valid_nsid
@@ -144,8 +144,12 @@ def _open_store(options: argparse.Namespace) -> Source:
         "s3.region": options.s3_region,
     }
     settings = config.load(given, os.environ)
-    if not text.startswith("s3:") and not Path(text).is_dir():
+    folder = Path(text)
+    if not text.startswith("s3:") and not folder.is_dir():
         raise ConfigError(f"{text}: no such folder; expected {_SOURCE}")
+    inside = folder / DEFAULT_FOLDER
+    if (inside / IDENTITY_KEY).exists() and not (folder / IDENTITY_KEY).exists():
+        raise ConfigError(f"{text}: a data folder; its archive is {inside}")
     return open_store(settings.archive, settings.s3, Path())
 
 

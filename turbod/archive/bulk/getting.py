@@ -26,7 +26,7 @@ from turbod.archive.bulk.progress import Bar
 from turbod.archive.bulk.walk import Piece, walk
 from turbod.archive.stores.store import Source
 from turbod.config import ConfigError
-from turbod.cursor import HOUR_US
+from turbod.cursor import HOUR_US, hour_name
 from turbod.filter import Filter
 
 INCOMPLETE: Final = 3  # the exit code where records are missing
@@ -83,8 +83,8 @@ async def run(options: argparse.Namespace) -> int:
         with _opened(options, open_writer) as output:
             fetch = _Fetch(output, asked, chosen)
             await fetch.run(source, parallel=options.parallel)
-            if not fetch.pieces:
-                await asking.listed(source)  # or say that there is no archive
+            if not fetch.records:
+                await _tell_what_there_is(source, asked)
     if options.output != _STANDARD:
         log.info("archive_fetched", records=fetch.records, gaps=fetch.gaps, output=options.output)
     return INCOMPLETE if fetch.gaps else 0
@@ -94,7 +94,6 @@ class _Fetch:
     """One walk, and where it goes.
 
     Attributes:
-        pieces: how many were taken.
         records: how many were written.
         gaps: how many were told.
     """
@@ -103,7 +102,7 @@ class _Fetch:
         self._output = output
         self._asked = asked
         self._filter = chosen
-        self.pieces = self.records = self.gaps = 0
+        self.records = self.gaps = 0
 
     async def run(self, source: Source, *, parallel: int) -> None:
         """Write all there is."""
@@ -128,7 +127,6 @@ class _Fetch:
     async def _take(self, piece: Piece) -> None:
         for gap in piece.gaps:
             log.warning("archive_gap", after=gap.after, before=gap.before, message=gap.message)
-        self.pieces += 1
         self.gaps += len(piece.gaps)
         self.records += piece.records
         # What lies behind was only looked at for what is missing before it.
@@ -136,6 +134,16 @@ class _Fetch:
             # Whoever reads standard output may let us wait for ever; a disk does not.
             may_wait = isinstance(self._output, StandardOutput)
             await trio.to_thread.run_sync(self._output.write, piece, abandon_on_cancel=may_wait)
+
+
+async def _tell_what_there_is(source: Source, asked: Asked) -> None:
+    """Say so where the range has no hour of the archive, or raise that there is no archive."""
+    names = [held.name for held in await asking.listed(source)]
+    if not any(name.last > asked.after and name.first <= asked.until for name in names):
+        oldest, newest = (
+            [hour_name(each.first) for each in (names[0], names[-1])] if names else "--"
+        )
+        log.warning("archive_range_empty", hours=len(names), oldest=oldest, newest=newest)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import trio
 
 from turbod.archive.bulk import asking
 from turbod.archive.bulk.ahead import Ahead
-from turbod.archive.bulk.parts import Asked, Stop, stops
+from turbod.archive.bulk.parts import Stop, stops
 from turbod.archive.bulk.patience import again
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.loading import load_index
@@ -43,11 +43,13 @@ async def run(options: argparse.Namespace) -> int:
     """
     asked = asking.read_asked(options)
     async with asking.opened(options) as source:
+        catalogue = await asking.listed(source)
+        way = [stop for stop in stops(catalogue, asked) if stop.name.first <= asked.until]
         if options.json:
-            await _list(source, asked, show=_print_json, parallel=options.parallel)
+            await _list(source, way, show=_print_json, parallel=options.parallel)
         else:
             table = _Table()
-            await _list(source, asked, show=table.add, parallel=options.parallel)
+            await _list(source, way, show=table.add, parallel=options.parallel)
             table.end()
     return 0
 
@@ -61,10 +63,8 @@ class Row(msgspec.Struct, frozen=True):
 
 
 async def _list(
-    source: Source, asked: Asked, *, show: Callable[[Row], None], parallel: int
+    source: Source, way: Sequence[Stop], *, show: Callable[[Row], None], parallel: int
 ) -> None:
-    catalogue = await asking.listed(source)
-    way = [stop for stop in stops(catalogue, asked) if stop.name.first <= asked.until]
     async with trio.open_nursery() as nursery:
         rows = Ahead[Row](nursery, room=parallel)
         nursery.start_soon(_begin, source, way, rows)

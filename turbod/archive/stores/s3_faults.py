@@ -9,7 +9,7 @@ import msgspec
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from turbod.archive.stores.store import AlreadyThere, NotThere, StoreFault
+from turbod.archive.stores.store import AlreadyThere, NeedsMending, NotThere, StoreFault
 
 # Whatever a call of boto3 may raise, where what was asked for is right: its own faults, those of
 # the network, and what its parsers raise at an answer that is none of S3's.
@@ -30,6 +30,17 @@ _ELSEWHERE: Final = frozenset(
 _DAMAGED: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
     | {"XAmzContentChecksumMismatch"}
+)
+# An expired token and a wrong clock are left out: they are renewed and set without anybody's help.
+_TO_BE_MENDED: Final = (
+    {"NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "401"}
+    | _FORBIDDEN
+    | _ELSEWHERE
+)
+_NOT_CONFIGURED: Final = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProfileNotFound,
 )
 _WHY: Final = {
     "NoSuchBucket": "there is no such bucket: make it, or correct --archive",
@@ -86,13 +97,15 @@ class Task(msgspec.Struct, frozen=True):
 def fault_of(error: Exception, task: Task) -> StoreFault:
     """Return what is to be raised in place of one of FOREIGN."""
     if not isinstance(error, boto.ClientError):
-        return StoreFault(task.because(_why_not_asked(error)))
+        kind = NeedsMending if _is_to_be_mended(error) else StoreFault
+        return kind(task.because(_why_not_asked(error)))
     code = code_of(error)
     if code in _ABSENT:
         return NotThere(task.because("it is not there"))
     if code in {"PreconditionFailed", "412"}:
         return AlreadyThere(task.because("it is already there"))
-    return StoreFault(task.because(f"{_why_refused(code, error, task.verb)} ({code})"))
+    kind = NeedsMending if code in _TO_BE_MENDED else StoreFault
+    return kind(task.because(f"{_why_refused(code, error, task.verb)} ({code})"))
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -130,6 +143,16 @@ def _region(error: boto.ClientError) -> str:
     )
 
 
+def _is_to_be_mended(error: Exception) -> bool:
+    """Tell whether a question cannot be asked until somebody has changed something.
+
+    A resolver that says that there is no such name is believed; one that does not know is not.
+    """
+    inner = _innermost(error)
+    no_such_name = isinstance(inner, socket.gaierror) and inner.errno == socket.EAI_NONAME
+    return no_such_name or isinstance(error, _NOT_CONFIGURED)
+
+
 def _why_not_asked(error: Exception) -> str:
     """Say what kept the question from being asked, or its answer from being understood."""
     match error:
@@ -140,22 +163,22 @@ def _why_not_asked(error: Exception) -> str:
         case boto.CredentialRetrievalError() | boto.MetadataRetrievalError() | boto.SSOError():
             return f"the access keys could not be had ({type(error).__name__}): {_WRONG_KEYS}"
         case boto.SSLError():
-            return f"TLS failed: {_innermost(error)}"
+            return f"TLS failed: {_words(_innermost(error))}"
         case boto.ProxyConnectionError():
             return "the proxy that HTTP_PROXY or HTTPS_PROXY names does not answer"
         case boto.EndpointConnectionError() | boto.ConnectTimeoutError():
-            return f"no connection: {_innermost(error)}"
+            return f"no connection: {_words(_innermost(error))}"
         case boto.ReadTimeoutError():
             return "no answer in time"
         case boto.HTTPClientError() | boto.IncompleteReadError() | HTTPError() | OSError():
-            return f"the connection broke: {_innermost(error)}"
+            return f"the connection broke: {_words(_innermost(error))}"
         case boto.BotoCoreError() if "ResponseParserError" not in type(error).__name__:
             return plain(str(error))
     return "the answer is not S3's: is the endpoint one?"
 
 
-def _innermost(error: BaseException) -> str:
-    """Return the words of the fault behind all the others that it was wrapped in."""
+def _innermost(error: BaseException) -> BaseException:
+    """Return the fault behind all the others that it was wrapped in."""
     for _ in range(10):
         inside = getattr(error, "kwargs", {}).get("error") or error.__cause__ or error.__context__
         inside = inside or next((a for a in error.args if isinstance(a, BaseException)), None)
@@ -163,10 +186,15 @@ def _innermost(error: BaseException) -> str:
         if not isinstance(inside, BaseException):
             break
         error = inside
+    return error
+
+
+def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, socket.gaierror):
-        return "there is no host of that name"
+        is_known = error.errno == socket.EAI_NONAME
+        return "there is no host of that name" if is_known else "its name could not be looked up"
     if isinstance(error, ConnectionRefusedError):
         return "refused: does the server run?"
     words = getattr(error, "verify_message", "") or getattr(error, "strerror", None)

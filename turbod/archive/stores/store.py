@@ -15,6 +15,10 @@ class StoreFault(Exception):
     """A store did not do what was asked: one line that says which, why, and what to do."""
 
 
+class NeedsMending(StoreFault):
+    """Asking again is of no use until somebody has changed something: a bucket, a key, a right."""
+
+
 class NotThere(StoreFault):
     """There is no object of this key, or no longer."""
 

@@ -1,5 +1,6 @@
 """One GET on the web, by redirects too: bounded in bytes and time, its faults in words."""
 
+import socket
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
@@ -122,12 +123,19 @@ async def _get(client: httpx.AsyncClient, url: str, wanted: Wanted) -> Reply:
 
 def _why(error: BaseException) -> str:
     """Return the words of an error or of what caused it: httpx has none for most of TLS."""
+    words = ""
     cause: BaseException | None = error
     while cause is not None:
-        if text := str(cause):
-            return shown(text)
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+        if isinstance(cause, socket.gaierror):
+            return "there is no host of that name, or it could not be looked up"
+        if isinstance(cause, ConnectionRefusedError):
+            return "refused: does the server run?"
+        words = words or str(cause)
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
+    return shown(words or type(error).__name__)
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ import trio
 from turbod.archive.catalogue import Catalogue, Held
 from turbod.archive.format.names import Name
 from turbod.archive.local import Local
-from turbod.archive.stores.store import Store, StoreFault
+from turbod.archive.stores.store import NeedsMending, Store, StoreFault
 from turbod.archive.upload.bounds import Bounds
 from turbod.archive.upload.clashes import Clashes, objects_in
 from turbod.archive.upload.condition import Condition, State
@@ -25,6 +25,7 @@ from turbod.config import ArchiveSettings
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LIST_SECONDS: Final = 3600.0  # between two listings while all is well
+NEEDS_MENDING_TRIES: Final = 3  # at the start: a key just made may not be known everywhere yet
 RELIST_SECONDS: Final = 10.0  # at least, between two that readers ask for
 
 log = structlog.get_logger()
@@ -119,6 +120,8 @@ class Archiver:
     async def open(self, seconds: float) -> None:
         """Learn whose the archive is and what is in it, trying for so long; `run` goes on trying.
 
+        What only an operator can mend is not waited for.
+
         A data folder that has neither an id nor an hour takes the archive's id over in here, and
         nowhere else: once this has returned, it has one of its own.
         """
@@ -197,15 +200,21 @@ class Archiver:
         )
 
     async def _try_to_open(self) -> None:
+        in_vain = 0
         while True:
             try:
                 await self._survey()
             except StoreFault as fault:
                 self._enter("failing", str(fault))
+                in_vain += isinstance(fault, NeedsMending)
+                if in_vain == NEEDS_MENDING_TRIES:
+                    return
             except NotOurs as refusal:
-                return self._enter("conflict", str(refusal))
+                self._enter("conflict", str(refusal))
+                return
             else:
-                return self._enter("ok")
+                self._enter("ok")
+                return
             await trio.sleep(self._backoff.next_seconds())
 
     async def _survey(self) -> None:

@@ -47,7 +47,7 @@ class Inventory:
         self._guard = Intruders(is_here=self._is_here)
         self._one_at_a_time = trio.Lock()
         self._begun = self._ended = 0
-        self._fault: str | None = None
+        self._fault: StoreFault | None = None
         # What was done while a listing was under way, which may have passed it already.
         self._meanwhile: list[Callable[[], None]] = []
         self._foreign_told: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Inventory:
             if self._ended <= asked:
                 await self._list()
             if self._fault is not None:
-                raise StoreFault(self._fault)
+                raise type(self._fault)(str(self._fault))
 
     async def look(self, name: Name) -> list[Listed]:
         """List what the store has from an object's hour on; return what is in that hour.
@@ -105,7 +105,7 @@ class Inventory:
         try:
             seen = await _sorted_out(await self._store.list())
         except StoreFault as fault:
-            self._fault = str(fault)
+            self._fault = fault
         else:
             self._fault = None
             self._replace(seen)
