@@ -91,21 +91,18 @@ async def test_a_record_on_its_way_to_disk_does_not_show_who_is_excluded_meanwhi
 ) -> None:
     """It was hydrated before the list changed, and gets its cursor after that."""
     (tmp_path / "list").write_text("")
-    async with (
-        running(tmp_path, exclude=str(tmp_path / "list")) as daemon,
-        trio.open_nursery() as nursery,
-    ):
+    async with running(tmp_path, exclude=str(tmp_path / "list")) as daemon:
         cache = daemon.cache
         cache.put(ALICE, profile(ALICE, via=BOB), (ALICE, BOB), stamp=cache.generation)
         daemon.hydrator.take(account(ALICE, active=True), 1, True)
         assert daemon.log.head == 0
-        daemon._exclude(frozenset({BOB}), nursery)
+        daemon._exclude(frozenset({BOB}))
         await daemon.log.flush()
         assert shown(daemon)["user"] is None
         await trio.sleep(0.1)
         await trio.testing.wait_all_tasks_blocked()
         assert shown(daemon)["user"] is None
-        daemon._exclude(frozenset(), nursery)
+        daemon._exclude(frozenset())
         assert shown(daemon)["user"]["did"] == ALICE
 
 

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,9 @@ import msgspec
 import structlog
 import trio
 
-from turbod import exclusion, report
+from turbod import config, exclusion, report
 from turbod.archive.archive import Archive
-from turbod.config import Settings
+from turbod.config import Reloaded, Settings
 from turbod.data_folder import no_data
 from turbod.database import Changes, Database
 from turbod.event import Event
@@ -51,7 +52,7 @@ class Daemon:
     def __init__(self, settings: Settings, data: Path) -> None:
         self._settings = settings
         self._exclusion = exclusion.Exclusion()
-        self._listed = _read_exclusions(settings.exclude)
+        listed = _read_exclusions(settings.exclude)
         self.database = _open_database(data / "cache.sqlite", settings)
         self.cache = Cache(settings.cache, self.database, now_us=now_us)
         self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
@@ -65,22 +66,22 @@ class Daemon:
         )
         self.archive = Archive(data, settings, self.log, upstream_state=self.state, now_us=now_us)
         self.whole = self.archive.whole
+        self._listing = ArchiveListing(
+            self.archive.catalogue,
+            self.archive.store,
+            instance=lambda: self.archive.instance,
+            summary=self.archive.history.index,
+            is_public=settings.archive.public,
+        )
         self.server = Server(
             settings.server,
             log=self.whole,
-            archive=ArchiveListing(
-                self.archive.catalogue,
-                self.archive.store,
-                instance=lambda: self.archive.instance,
-                summary=self.archive.history.index,
-                is_public=settings.archive.public,
-            ),
+            archive=self._listing,
             collections=settings.collections,
             upstream_state=self.state,
             status=lambda: report.status(self.snapshot()),
             metrics=lambda: report.metrics(self.snapshot()),
             ready=self.ready,
-            withhold=self._exclusion.withhold if settings.exclude else None,
             now_us=now_us,
         )
         self.upstream: Upstream | None = None
@@ -91,6 +92,8 @@ class Daemon:
         self._saving = trio.Lock()
         self._upstream_scope = trio.CancelScope()
         self.is_ready = trio.Event()
+        self._nursery: trio.Nursery
+        self._exclude(listed)
 
     async def run(
         self,
@@ -100,13 +103,15 @@ class Daemon:
     ) -> None:
         """Answer on the port at once, repair the log, then read the network until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             await nursery.start(self.server.run, listeners)
             await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
             await nursery.start(self.archive.run)
             self.is_ready.set()
+            nursery.start_soon(self._settle_exclusion)
             await self._observe_again()
-            self._watch_exclusions(nursery)
+            nursery.start_soon(exclusion.watch, lambda: self._settings.exclude, self._exclude)
             await nursery.start(self.hydrator.run)
             self.upstream = await self._make_upstream()
             nursery.start_soon(self._save_regularly)
@@ -120,6 +125,37 @@ class Daemon:
             await nursery.start(self.log.run)
         except* OSError as errors:
             raise no_data(self._settings.data, _first(errors)) from None
+
+    async def reload(self, load: Callable[[], Settings]) -> Reloaded:
+        """Read the settings again, and let hold what needs no restart: all of it, or nothing.
+
+        It may be called as soon as `run` was.
+
+        Args:
+            load: reads them.
+
+        Raises:
+            ConfigError: a setting cannot be; nothing has changed.
+            CannotStart: a file that one names cannot be read; nothing has changed.
+        """
+        read = partial(_read_again, load)
+        fresh, listed = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        reloaded = config.reload(self._settings, fresh)
+        self._adapt()
+        self._exclude(listed)
+        return reloaded
+
+    def _adapt(self) -> None:
+        """Let the parts take up what they do not read at each use; no event comes in between."""
+        settings = self._settings
+        self.database.max_bytes = settings.cache.disk_bytes
+        self.log.adapt()
+        self.hydrator.adapt()
+        self.archive.adapt()
+        self._listing.publish(is_public=settings.archive.public)
+        self.server.adapt(collections=settings.collections)
+        if self.upstream is not None:
+            self.upstream.subscribe(settings.collections)
 
     async def stop(self) -> None:
         """Stop reading, finish what is under way, sync, say goodbye to subscribers.
@@ -186,13 +222,14 @@ class Daemon:
         )
 
     async def _make_upstream(self) -> Upstream:
-        settings = self._settings
+        fallback = await self._fallback()
+        settings = self._settings  # as it is behind all waiting: a reload may change it meanwhile
         return Upstream(
             settings.jetstream,
             urls=settings.upstream,
             collections=settings.collections,
             positions=_positions(self.database),
-            fallback=await self._fallback(),
+            fallback=fallback,
             older=self.whole,
             take=self.hydrator.take,
             has_room=lambda: self.hydrator.has_room and self.log.has_room,
@@ -283,24 +320,19 @@ class Daemon:
             log.warning("newest_records_not_read", reason=str(error))
         return [read_line(line) for line in newest]
 
-    def _watch_exclusions(self, nursery: trio.Nursery) -> None:
-        if self._settings.exclude:
-            self._exclude(self._listed, nursery)
-            nursery.start_soon(
-                exclusion.watch,
-                Path(self._settings.exclude),
-                lambda dids: self._exclude(dids, nursery),
-            )
+    def _exclude(self, dids: frozenset[str]) -> None:
+        """Pass on nothing of these accounts from now on, whatever shows them."""
+        self.server.withhold(self._exclusion.withhold if self._settings.exclude else None)
+        if dids != self.cache.excluded:
+            self.cache.exclude(dids)
+            self._exclusion.change(dids)
+            log.info("exclusions", dids=len(dids), file=self._settings.exclude)
+            if self.is_ready.is_set():
+                self._nursery.start_soon(self._settle_exclusion)
 
-    def _exclude(self, dids: frozenset[str], nursery: trio.Nursery) -> None:
-        self.cache.exclude(dids)
-        self._exclusion.change(dids)
-        nursery.start_soon(self._settle_exclusion, dids)
-        self.server.forget_shared()
-        log.info("exclusions", dids=len(dids), file=self._settings.exclude)
-
-    async def _settle_exclusion(self, dids: frozenset[str]) -> None:
+    async def _settle_exclusion(self) -> None:
         """Wait for the records that were hydrated before the list changed."""
+        dids = self.cache.excluded
         await self.log.flush()
         self._exclusion.settle(dids, head=self.log.head)
 
@@ -370,6 +402,11 @@ def _open_database(path: Path, settings: Settings) -> Database:
         return Database(path, max_bytes=settings.cache.disk_bytes)
     except (apsw.Error, OSError) as error:
         raise CannotStart(f"--data: cannot open {path}: {error}", retry=True) from None
+
+
+def _read_again(load: Callable[[], Settings]) -> tuple[Settings, frozenset[str]]:
+    settings = load()
+    return settings, _read_exclusions(settings.exclude)
 
 
 def _read_exclusions(file: str) -> frozenset[str]:

@@ -114,18 +114,22 @@ def parse(text: str) -> tuple[frozenset[str], list[Ignored]]:
     return frozenset(dids), ignored
 
 
-async def watch(path: Path, changed: Callable[[frozenset[str]], None]) -> None:
+async def watch(file: Callable[[], str], changed: Callable[[frozenset[str]], None]) -> None:
     """Call `changed` with the list whenever the file becomes another, until cancelled.
 
-    Where the file cannot be read, the last list holds.
+    `file` names it, which may change as well; "" for none. Where it cannot be read, the last list
+    holds.
     """
-    seen = _version(path)
+    seen = _version(Path(file()))
     while True:
         await trio.sleep(POLL_SECONDS)
+        path = Path(file())
         version = _version(path)
         if version == seen:
             continue
         seen = version
+        if not file():
+            continue
         try:
             changed(read(path))
         except (OSError, ValueError) as error:

@@ -521,7 +521,7 @@ async def test_what_is_withheld_is_sent_to_nobody(tmp_path: Path) -> None:
         assert b"secret" not in page.body
         assert len(page.json_lines()) == 3
         excluded.add(did(2))
-        harness.server.forget_shared()
+        harness.server.withhold(withhold)
         async with harness.subscribe("cursor=0") as client:
             await client.news()
             assert keys(await client.records(2)) == ["k0", "k3"]

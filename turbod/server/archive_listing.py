@@ -94,6 +94,12 @@ class ArchiveListing:
                 "history comes over /turbostream and /records",
             )
 
+    def publish(self, *, is_public: bool) -> None:
+        """Let everybody ask from now on, or nobody, and then finish no download."""
+        self._is_public = is_public
+        if not is_public:
+            self._downloads.cut_short()
+
     def stop(self) -> None:
         """Cut short the downloads under way."""
         self._downloads.stop()

@@ -136,8 +136,12 @@ class Downloads:
         return len(self._under_way)
 
     def stop(self) -> None:
-        """Cut short what is under way; a client goes on later with a range."""
+        """Cut short what is under way, and all that comes."""
         self._is_stopping = True
+        self.cut_short()
+
+    def cut_short(self) -> None:
+        """End what is under way in its middle; a client goes on later with a range."""
         for scope in self._under_way:
             scope.cancel()
 

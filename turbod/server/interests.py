@@ -29,10 +29,14 @@ class Interest:
 
 
 class Interests:
-    """Owns every Interest that some connection holds."""
+    """Owns every Interest that some connection holds.
+
+    Attributes:
+        max_dids: in all of them together; it may be changed, which takes none away.
+    """
 
     def __init__(self, *, max_dids: int) -> None:
-        self._max_dids = max_dids
+        self.max_dids = max_dids
         self._interests: dict[Filter, Interest] = {}
         self.dids = 0
 
@@ -44,10 +48,10 @@ class Interests:
         """
         interest = self._interests.get(chosen)
         if interest is None:
-            if chosen.did_count and self.dids + chosen.did_count > self._max_dids:
+            if chosen.did_count and self.dids + chosen.did_count > self.max_dids:
                 raise TooManyFilters(
                     f"the filters of all subscribers together hold {self.dids} DIDs of at most "
-                    f"{self._max_dids}, and this one has {chosen.did_count}"
+                    f"{self.max_dids}, and this one has {chosen.did_count}"
                 )
             interest = self._interests[chosen] = Interest(chosen)
             self.dids += chosen.did_count

@@ -122,10 +122,14 @@ def select(
 
 
 class Packer:
-    """Builds frames; those that several subscribers share are kept beside their chunk."""
+    """Builds frames; those that several subscribers share are kept beside their chunk.
+
+    Attributes:
+        withhold: what a record's line becomes before it is passed on; `forget` when it changes.
+    """
 
     def __init__(self, *, withhold: Withhold | None = None) -> None:
-        self._withhold = withhold
+        self.withhold = withhold
         self._generation = 0
 
     def live(self, chunk: Chunk, after: int, view: View) -> Frames | None:
@@ -161,7 +165,7 @@ class Packer:
         is_whole = len(chunk.array) <= max_bytes and self._is_whole_array(chunk, view)
         if is_whole and not chunk.count_until(after):
             return Piece([chunk.array], chunk.last, len(chunk))
-        selected = select(chunk, after, view.interest, self._withhold)
+        selected = select(chunk, after, view.interest, self.withhold)
         texts: list[bytes] = []
         size = records = last = 0
         for run in frames.runs(selected, batch=view.batch, max_bytes=max_bytes):
@@ -183,7 +187,7 @@ class Packer:
     def _build(self, chunk: Chunk, view: View) -> Frames | None:
         if self._is_whole_array(chunk, view):
             return join([view.frame(chunk.array)], last=chunk.last, records=len(chunk))
-        selected = select(chunk, chunk.after, view.interest, self._withhold)
+        selected = select(chunk, chunk.after, view.interest, self.withhold)
         cut = list(frames.runs(selected, batch=view.batch))
         if not cut:
             return None
@@ -193,7 +197,7 @@ class Packer:
     def _is_whole_array(self, chunk: Chunk, view: View) -> bool:
         return (
             view.interest.is_everything
-            and self._withhold is None
+            and self.withhold is None
             and len(chunk) <= view.batch
             and view.framing.shares_arrays
         )

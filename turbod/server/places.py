@@ -32,6 +32,11 @@ class Places:
         """Whether whoever asks now is given a place at once."""
         return self.taken < self.count and not self._waiting
 
+    def resize(self, count: int) -> None:
+        """Have another number; who has a place keeps it."""
+        self.count = count
+        self._give()
+
     def refuse(self) -> None:
         """Note that somebody was turned away: slow ones give way to who comes again."""
         self._refused_at = trio.current_time()

@@ -10,7 +10,7 @@ from turbod.eventlog.chunk import Chunk, Gap, Stretch
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter, Options
 from turbod.server.interests import Interest
-from turbod.server.packing import Withhold, select
+from turbod.server.packing import Packer, select
 from turbod.server.places import Place
 from turbod.server.services import Services
 
@@ -49,10 +49,10 @@ class _Collector:
         is_full: the page is long enough, or was long enough in the making.
     """
 
-    def __init__(self, options: Options, position: int, withhold: Withhold | None) -> None:
+    def __init__(self, options: Options, position: int, packer: Packer) -> None:
         self._interest = Interest(options.filter)
         self._limit = options.limit
-        self._withhold = withhold
+        self._packer = packer
         self._page_bytes = 0
         self._scanned_bytes = 0
         self.lines: list[bytes] = []
@@ -75,7 +75,7 @@ class _Collector:
             self.position = gap.before - 1  # behind it, where nothing but gaps was found too
 
     def _take_chunk(self, chunk: Chunk) -> None:
-        for cursor, line in select(chunk, self.position, self._interest, self._withhold):
+        for cursor, line in select(chunk, self.position, self._interest, self._packer.withhold):
             if self.lines and self._page_bytes + len(line) > MAX_PAGE_BYTES:
                 self.is_full = True
                 return
@@ -90,9 +90,7 @@ class _Collector:
         self.is_full = self._scanned_bytes >= MAX_SCANNED_BYTES
 
 
-async def read_page(
-    services: Services, options: Options, position: int, *, withhold: Withhold | None
-) -> Page:
+async def read_page(services: Services, options: Options, position: int) -> Page:
     """Read records after `position`; where nothing matches the cursor moves on all the same.
 
     Raises:
@@ -100,7 +98,7 @@ async def read_page(
     """
     log = services.log
     begins = max(position, log.floor)
-    collector = _Collector(options, begins, withhold)
+    collector = _Collector(options, begins, services.packer)
     ends_at = trio.current_time() + MAX_PAGE_SECONDS
     with ExitStack() as held:
         place: Place | None = None

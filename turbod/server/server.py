@@ -86,29 +86,24 @@ class Server:
         now_us: Callable[[], int],
         archive: ArchiveListing | None = None,
     ) -> None:
-        served = tuple(collections)
+        self._settings = settings
         self._packer = Packer(withhold=withhold)
         self._interests = Interests(max_dids=settings.max_filter_dids)
         self._services = Services(
             log,
             packer=self._packer,
             interests=self._interests,
-            served=served,
+            served=tuple(collections),
             archive_readers=settings.max_history_readers,
             upstream_state=upstream_state,
             now_us=now_us,
         )
-        plain = Plain(
-            self._services,
-            status=status,
-            metrics=metrics,
-            ready=ready,
-            withhold=withhold,
-            archive=archive,
+        self._plain = Plain(
+            self._services, status=status, metrics=metrics, ready=ready, archive=archive
         )
         self._archive = archive
         self._admission = Admission(settings)
-        self._connections = Connections(settings, self._services, plain)
+        self._connections = Connections(settings, self._services, self._plain)
         self._accepting: trio.CancelScope | None = None
         self._serving: trio.CancelScope | None = None
         self._all_gone = trio.Event()
@@ -164,8 +159,19 @@ class Server:
         self._serving.cancel()
         await self._all_gone.wait()
 
-    def forget_shared(self) -> None:
-        """Build every message anew: what `withhold` passes on has changed."""
+    def adapt(self, *, collections: Sequence[str]) -> None:
+        """Take up settings that have changed, and what the log holds from now on.
+
+        Who is connected stays, whatever is allowed to those who come.
+        """
+        self._services.served = tuple(collections)
+        self._services.archive.resize(self._settings.max_history_readers)
+        self._interests.max_dids = self._settings.max_filter_dids
+        self._plain.adapt()
+
+    def withhold(self, withhold: Withhold | None) -> None:
+        """Pass on what this makes of each line, built anew; None for all as it is."""
+        self._packer.withhold = withhold
         self._packer.forget()
 
     def statistics(self) -> ServerStatistics:

@@ -15,7 +15,6 @@ from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_listing import ArchiveListing, is_archive
 from turbod.server.file_answer import Outlet
 from turbod.server.news import ARCHIVE_AWAY
-from turbod.server.packing import Withhold
 from turbod.server.page import Page
 from turbod.server.records import read_page
 from turbod.server.request import Refusal, Request, answer
@@ -38,17 +37,19 @@ class Plain:
         status: Callable[[], Mapping[str, Any]],
         metrics: Callable[[], bytes],
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
-        withhold: Withhold | None,
         archive: ArchiveListing | None = None,
     ) -> None:
         self._services = services
         self._status = status
         self._metrics = metrics
         self._ready = ready
-        self._withhold = withhold
         self._archive = archive
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
         self._page = Page(services.served)
+
+    def adapt(self) -> None:
+        """Name what is served now on the page."""
+        self._page = Page(self._services.served)
 
     def check_ready(self) -> None:
         """Pass where subscribers can be served.
@@ -119,7 +120,7 @@ class Plain:
         position, _ = starting(options.cursor, services)
         check_archive_room(position, services)
         try:
-            page = await read_page(services, options, position, withhold=self._withhold)
+            page = await read_page(services, options, position)
         except HistoryUnavailable:
             raise Refusal(
                 503,
