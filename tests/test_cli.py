@@ -85,7 +85,7 @@ def test_what_keeps_it_from_running_is_one_line_however_deep_it_was_raised(
     for _ in range(depth):
         error = BaseExceptionGroup("nursery", [error])
 
-    async def fail(_: object) -> None:
+    async def fail(*_: object) -> None:
         await trio.lowlevel.checkpoint()
         raise error
 
@@ -95,7 +95,7 @@ def test_what_keeps_it_from_running_is_one_line_however_deep_it_was_raised(
 
 @pytest.mark.usefixtures("_no_settings_of_the_process")
 def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(_: object) -> None:
+    async def fail(*_: object) -> None:
         await trio.lowlevel.checkpoint()
         raise AssertionError("broken invariant")
 

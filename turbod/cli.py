@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import trio
@@ -143,10 +144,11 @@ def _parser() -> _Parser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = config.load(vars(options), os.environ)
+    load = partial(config.load, vars(options), os.environ)
+    settings = load()
     log_output.for_daemon(settings.log_level, settings.log_format)
     _collect_garbage_seldom()
-    return trio.run(service.serve, settings)
+    return trio.run(service.serve, settings, load)
 
 
 def _attend(run: Any, options: argparse.Namespace) -> Any:

@@ -549,6 +549,11 @@ def documentation() -> str:
         "`TURBOD_CONFIG`, in TOML).",
         "Lists: repeat the option; spaces between the items of a variable; an array in the file.",
         "",
+        "At SIGHUP (`systemctl reload turbod`) the file is read again. What is marked `reload`",
+        "holds at once, or for connections made from then on where it is about each; what is",
+        "marked `restart` from the next start on. Where anything is wrong, nothing changes, and",
+        "the log says what it was.",
+        "",
         f"| {' | '.join(_COLUMNS)} |",
         f"{'| --- ' * len(_COLUMNS)}|",
     ]
@@ -564,6 +569,7 @@ def example() -> str:
     lines = [
         "# Settings of turbod. Each stands here with its default: take the # away to change one.",
         "# Made by scripts/document-settings; docs/settings.md has the same as a table.",
+        "# A change holds after `systemctl reload turbod`, unless it says that it needs a restart.",
         "#",
         "# Under systemd two are not read from here, for the units decide them:",
         "# `listen` (turbod.socket: systemctl edit turbod.socket) and `data` (/var/lib/turbod).",
@@ -574,7 +580,7 @@ def example() -> str:
         if begins != section:
             section = begins
             lines += ["", f"[{section}]"]
-        words = f"{row.help}: {row.allowed}"
+        words = f"{row.help}: {row.allowed}{'. Needs a restart' * row.needs_restart}"
         lines += ["", *textwrap.wrap(words, 98, initial_indent="# ", subsequent_indent="# ")]
         lines.append(f"#{name} = {_toml(row.default)}")
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 import trio
 
-from turbod import config, exclusion, report
+from turbod import config, exclusion, log_output, report
 from turbod.archive.archive import Archive
 from turbod.config import Reloaded, Settings
 from turbod.data_folder import no_data
@@ -148,6 +148,7 @@ class Daemon:
     def _adapt(self) -> None:
         """Let the parts take up what they do not read at each use; no event comes in between."""
         settings = self._settings
+        log_output.set_level(settings.log_level)
         self.database.max_bytes = settings.cache.disk_bytes
         self.log.adapt()
         self.hydrator.adapt()

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +11,12 @@ import structlog
 import trio
 
 from turbod import data_folder, log_output, report, systemd
-from turbod.config import Settings
+from turbod.config import ConfigError, Settings
 from turbod.daemon import Daemon
 from turbod.listeners import open_listeners
+from turbod.start import CannotStart
 
+STANDARD_INPUT: Final = 0
 STATUS_SECONDS: Final = 5.0  # between two looks at how we are
 EXTENSION_SECONDS: Final = 30.0  # asked for with each look until we are ready, and in the end
 LONGEST_START_SECONDS: Final = 3600.0  # after which systemd may draw its conclusions
@@ -23,8 +25,12 @@ FEEDS_PER_DEADLINE: Final = 4  # of the watchdog
 log = structlog.get_logger()
 
 
-async def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, and return the exit code.
+async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Run until SIGTERM or SIGINT, and return the exit code; at SIGHUP read the settings again.
+
+    Args:
+        settings: what `load` returned; changed in place where a reload finds others.
+        load: reads them.
 
     Raises:
         CannotStart: before anything was begun.
@@ -32,7 +38,7 @@ async def serve(settings: Settings) -> int:
     data = Path(settings.data)
     with (
         data_folder.held(data),
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         closing(systemd.Notifier(os.environ)) as notifier,
         closing(Daemon(settings, data)) as daemon,
     ):
@@ -40,7 +46,7 @@ async def serve(settings: Settings) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log_output.run)
             nursery.start_soon(daemon.run, listeners)
-            number = await _until_signal(signals, notifier, daemon)
+            number = await _until_signal(signals, notifier, daemon, load)
             log.info("stopping", signal=signal.Signals(number).name)
             nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
             nursery.start_soon(_tell_stopping, notifier)
@@ -52,14 +58,52 @@ async def serve(settings: Settings) -> int:
 
 
 async def _until_signal(
-    signals: AsyncIterator[int], notifier: systemd.Notifier, daemon: Daemon
+    signals: AsyncIterator[int],
+    notifier: systemd.Notifier,
+    daemon: Daemon,
+    load: Callable[[], Settings],
 ) -> int:
     """Tell systemd how we are until a signal says to stop; return its number."""
+    ask, asked = trio.open_memory_channel[None](1)  # while one is under way, one more is enough
+    had_terminal = os.isatty(STANDARD_INPUT)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell, notifier, daemon)
-        number = await anext(signals)
+        nursery.start_soon(_reload_when_asked, asked, notifier, daemon, load)
+        async for number in signals:
+            # A terminal that is closed says so by the same signal.
+            if number != signal.SIGHUP or (had_terminal and not os.isatty(STANDARD_INPUT)):
+                break
+            with suppress(trio.WouldBlock):
+                ask.send_nowait(None)
         nursery.cancel_scope.cancel()
     return number
+
+
+async def _reload_when_asked(
+    asked: trio.MemoryReceiveChannel[None],
+    notifier: systemd.Notifier,
+    daemon: Daemon,
+    load: Callable[[], Settings],
+) -> None:
+    async for _ in asked:
+        is_ready = daemon.is_ready.is_set()  # before that, READY=1 would say more than is true
+        if is_ready:
+            notifier.reloading()
+        words = await _reload(daemon, load)
+        if is_ready:
+            notifier.ready(words)
+
+
+async def _reload(daemon: Daemon, load: Callable[[], Settings]) -> str:
+    """Let the daemon read its settings again; return in words what came of it."""
+    try:
+        found = await daemon.reload(load)
+    except (ConfigError, CannotStart) as error:
+        log.error("reload_refused", error=str(error), holds="what was set before")  # noqa: TRY400 - it is no fault of ours
+        return f"Nothing was reloaded: {error}"
+    changed, waiting = (", ".join(keys) or "none" for keys in (found.changed, found.needs_restart))
+    log.info("reloaded", changed=changed, needs_restart=waiting)
+    return f"Reloaded; changed: {changed}; needs a restart: {waiting}"
 
 
 async def _tell(notifier: systemd.Notifier, daemon: Daemon) -> None:
@@ -112,5 +156,7 @@ async def _tell_stopping(notifier: systemd.Notifier) -> None:
 
 async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     number = await anext(signals)
+    while number == signal.SIGHUP:  # nothing is read again any more
+        number = await anext(signals)
     log.warning("stopping_now", signal=signal.Signals(number).name)
     scope.cancel()
