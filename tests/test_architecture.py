@@ -7,6 +7,7 @@ ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
     (
         *("amounts", "backoff", "causes", "config", "cursor", "event", "flood", "frames"),
+        "heartbeat",
         *("journal", "listen_address", "log_lines", "log_strays", "redaction", "start", "systemd"),
     ),
     ("data_folder", "listeners", "log_output", "record"),

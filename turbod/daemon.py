@@ -12,7 +12,7 @@ import msgspec
 import structlog
 import trio
 
-from turbod import config, exclusion, log_output, report
+from turbod import config, exclusion, heartbeat, log_output, report
 from turbod.archive.archive import Archive
 from turbod.config import Reloaded, Settings
 from turbod.data_folder import no_data
@@ -51,6 +51,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, data: Path) -> None:
         self._settings = settings
+        self.heartbeats = heartbeat.Heartbeats()
         self._exclusion = exclusion.Exclusion()
         listed = _read_exclusions(settings.exclude)
         self.database = _open_database(data / "cache.sqlite", settings)
@@ -102,8 +103,15 @@ class Daemon:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer on the port at once, repair the log, then read the network until cancelled."""
+        with self.heartbeats.watching():
+            await self._run(listeners, task_status)
+
+    async def _run(
+        self, listeners: Sequence[trio.SocketListener], task_status: trio.TaskStatus[None]
+    ) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.heartbeats.run)
             await nursery.start(self.server.run, listeners)
             await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
@@ -338,9 +346,10 @@ class Daemon:
         self._exclusion.settle(dids, head=self.log.head)
 
     async def _save_regularly(self) -> None:
-        while True:
-            await trio.sleep(SAVE_SECONDS)
-            await self._save()
+        with heartbeat.beating("saving"):
+            while True:
+                await heartbeat.sleep(SAVE_SECONDS)
+                await self._save()
 
     async def _save(self) -> None:
         """Write positions and cache, or keep them for the next time where that fails."""

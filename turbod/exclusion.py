@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 import structlog
-import trio
 
+from turbod import heartbeat
 from turbod.cursor import LIMIT
 from turbod.event import valid_did
 from turbod.hydration.views import Kind, read_view
@@ -121,19 +121,22 @@ async def watch(file: Callable[[], str], changed: Callable[[frozenset[str]], Non
     holds.
     """
     seen = _version(Path(file()))
-    while True:
-        await trio.sleep(POLL_SECONDS)
-        path = Path(file())
-        version = _version(path)
-        if version == seen:
-            continue
-        seen = version
-        if not file():
-            continue
-        try:
-            changed(read(path))
-        except (OSError, ValueError) as error:
-            log.warning("exclusion_unreadable", file=str(path), error=str(error), holds="last list")
+    with heartbeat.beating("exclusion_list"):
+        while True:
+            await heartbeat.sleep(POLL_SECONDS)
+            path = Path(file())
+            version = _version(path)
+            if version != seen:
+                seen = version
+                if file():
+                    _read_again(path, changed)
+
+
+def _read_again(path: Path, changed: Callable[[frozenset[str]], None]) -> None:
+    try:
+        changed(read(path))
+    except (OSError, ValueError) as error:
+        log.warning("exclusion_unreadable", file=str(path), error=str(error), holds="last list")
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

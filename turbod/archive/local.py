@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.format.hour_object import TAIL_BYTES, Damaged, index_span, read_index
 from turbod.archive.format.names import Name, parse_file
@@ -123,6 +124,7 @@ class Local:
             if total <= max_bytes:
                 break
             total -= self._verified[name]
+            heartbeat.beat()
             await self._delete(self.verified_folder, self._verified, name)
             pruned.append(name)
         if pruned:

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.names import Name
@@ -91,10 +92,11 @@ class Sealer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_quiet_hours)
             task_status.started()
-            while True:
-                await self._log.wait_finished()
-                for hour in self._log.finished_hours():
-                    await self._seal(hour)
+            with heartbeat.beating("sealer"):
+                while True:
+                    await self._log.wait_finished()
+                    for hour in self._log.finished_hours():
+                        await self._seal(hour)
 
     def statistics(self) -> SealerStatistics:
         """Return the figures of this moment."""
@@ -108,11 +110,12 @@ class Sealer:
 
     async def _end_quiet_hours(self) -> None:
         """End an hour in which nothing comes any more, since no event of a later one does it."""
-        while True:
-            await trio.sleep(CHECK_SECONDS)
-            quiet_from = hour_of(self._log.head) + HOUR_US + round(QUIET_SECONDS * SECOND_US)
-            if self._upstream_state() == "live" and self._now_us() >= quiet_from:
-                await self._log.end_hour()
+        with heartbeat.beating("quiet_hours"):
+            while True:
+                await heartbeat.sleep(CHECK_SECONDS)
+                quiet_from = hour_of(self._log.head) + HOUR_US + round(QUIET_SECONDS * SECOND_US)
+                if self._upstream_state() == "live" and self._now_us() >= quiet_from:
+                    await self._log.end_hour()
 
     async def _seal(self, hour: PlainHour) -> None:
         started = trio.current_time()
@@ -197,14 +200,14 @@ class _Attempts:
             previous=previous,
             instance=instance,
             upstreams=upstreams,
-            cancelled=_is_cancelled,
+            cancelled=partial(_is_cancelled, heartbeat.heart()),
         )
         while True:
             try:
                 made = await trio.to_thread.run_sync(_make, hour, folder, make)
             except (DiskFull, Damaged, OSError) as error:
                 self._note(hour, str(error))
-                await trio.sleep(self._backoff.next_seconds())
+                await heartbeat.sleep(self._backoff.next_seconds())
             else:
                 self._note_success()
                 return made
@@ -237,7 +240,8 @@ def _make(
     return name, (folder / name.file).stat().st_size
 
 
-def _is_cancelled() -> bool:
+def _is_cancelled(heart: heartbeat.Heart) -> bool:
     """Raise trio.Cancelled in the thread as soon as the task that waits for it is cancelled."""
+    heart.beat()
     trio.from_thread.check_cancelled()
     return False

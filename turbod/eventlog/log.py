@@ -10,6 +10,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.config import LogSettings
 from turbod.cursor import HOUR_US
 from turbod.eventlog.appender import Appender
@@ -213,7 +214,8 @@ class EventLog:
         """Wait until there is a finished hour."""
         await trio.lowlevel.checkpoint()
         while not self._has_finished():
-            await self._finished.park()
+            with heartbeat.resting():
+                await self._finished.park()
 
     async def end_hour(self) -> bool:
         """End the newest hour if the clock is behind it: whatever comes gets a later cursor.

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.cursor import HOUR_US
 from turbod.event import Malformed
 from turbod.eventlog.chunk import Chunk, Gap
@@ -78,6 +79,7 @@ class Reader:
             if not spans:
                 await trio.lowlevel.checkpoint()
                 return []
+            heartbeat.beat()
             found = await self._thread(_read, spans, after, damaged, self._hours.gap_before)
             if any(span.hour not in self._hours for span in spans):
                 continue  # released meanwhile, its file cut down or gone: look again

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.backoff import Backoff
 from turbod.eventlog.appender import Appender, DiskFull, delete_hour
 from turbod.eventlog.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Part, next_batch
@@ -105,7 +106,8 @@ class Writer:
         """Wait until more may be appended."""
         await trio.lowlevel.checkpoint()
         while not self.has_room:
-            await self._progress.park()
+            with heartbeat.resting():
+                await self._progress.park()
 
     async def flush(self) -> None:
         """Wait until all that was appended is on disk and published."""
@@ -137,17 +139,19 @@ class Writer:
 
     async def run(self) -> None:
         """Write until cancelled. A write under way is finished, and published, before that."""
-        while True:
-            await self._company()
-            self._parts.extend(self._take())
-            while self._parts:
-                await self._store(self._parts[0])
+        with heartbeat.beating("log"):
+            while True:
+                await self._company()
+                self._parts.extend(self._take())
+                while self._parts:
+                    await self._store(self._parts[0])
 
     async def _company(self) -> None:
         """Return when records wait and are enough, or have waited long enough."""
-        if not self._queue:
+        while not self._queue:
             self._some = trio.Event()
-            await self._some.wait()
+            with heartbeat.resting():
+                await self._some.wait()
         with trio.move_on_at(self._since + COMPANY_SECONDS):
             await self._enough.wait()
 
@@ -170,6 +174,7 @@ class Writer:
         size = self._size_of(part.hour)
         while True:
             started = trio.current_time()
+            heartbeat.beat()
             try:
                 # Not abandoned when cancelled: a thread that began is waited for.
                 size = await trio.to_thread.run_sync(

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 import trio
 
-from turbod import __version__
+from turbod import __version__, heartbeat
 from turbod.config import HydrationSettings
 from turbod.event import Malformed
 from turbod.hydration.batches import Batch, Item, Outcome
@@ -163,9 +163,10 @@ class AppView:
         try:
             async with trio.open_nursery() as nursery:
                 task_status.started()
-                while True:
-                    self._start_calls(nursery, limiter)
-                    await self._wait_for_news()
+                with heartbeat.beating("appview"):
+                    while True:
+                        self._start_calls(nursery, limiter)
+                        await self._wait_for_news()
         finally:
             with trio.move_on_after(_CLOSE_SECONDS, shield=True):
                 await self._close_clients()
@@ -207,7 +208,8 @@ class AppView:
 
     async def _wait_for_news(self) -> None:
         now = self._now()
-        with trio.move_on_after(max(0.0, self._planner.wake_at(now) - now)):
+        seconds = max(0.0, self._planner.wake_at(now) - now)
+        with heartbeat.resting(until=trio.current_time() + seconds):
             await self._news.wait()
         self._news = trio.Event()
 
@@ -223,7 +225,8 @@ class AppView:
                 sent_at, stamp = self._now(), self._stamp()
                 seconds = self._planner.call_seconds(batch, sent_at)
                 url = f"{self._url}{batch.kind.path}?{batch.url_query()}"
-                reply = await get(client, url, seconds=seconds)
+                with heartbeat.beating("appview_call"):
+                    reply = await get(client, url, seconds=seconds)
         except Unanswered as trouble:
             if trouble.reason == "pool" and client is self._client:
                 nursery.start_soon(self._replace, client)

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.config import HydrationSettings
 from turbod.event import POST, Event, uri_did
 from turbod.hydration.appview import AppView, Kind, Outcome
@@ -126,7 +127,8 @@ class Hydrator:
     async def room(self) -> None:
         """Wait until a good part of the room is free again, so that intake does not stutter."""
         while not self._has_much_room():
-            await self._progress.park()
+            with heartbeat.resting():
+                await self._progress.park()
 
     def adapt(self) -> None:
         """Take up settings that have changed."""
@@ -142,18 +144,23 @@ class Hydrator:
     async def drain(self) -> None:
         """Wait until nothing waits for views any more."""
         while self._events:
-            await self._progress.park()
+            with heartbeat.resting():
+                await self._progress.park()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask the AppView, and watch the lag, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.appview.run)
             task_status.started()
-            while True:
-                await trio.sleep(1)
-                self._recent.expire()
-                self._watch_lag()
-                self.is_behind = self._oldest_waiting_seconds() > BEHIND_SECONDS
+            with heartbeat.beating("hydrator"):
+                await self._look_regularly()
+
+    async def _look_regularly(self) -> None:
+        while True:
+            await heartbeat.sleep(1)
+            self._recent.expire()
+            self._watch_lag()
+            self.is_behind = self._oldest_waiting_seconds() > BEHIND_SECONDS
 
     def _oldest_waiting_seconds(self) -> float:
         now = time.monotonic()

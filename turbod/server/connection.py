@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.config import ServerSettings
 from turbod.filter import STREAM_PARAMETERS, InvalidRequest, Options, read_query
 from turbod.server.admission import RETRY_AFTER_SECONDS, Ticket
@@ -56,11 +57,12 @@ class Connections:
 
     async def tick(self) -> NoReturn:
         """Let the clock wake subscribers, until cancelled."""
-        while True:
-            await trio.sleep(TICK_SECONDS)
-            now = trio.current_time()
-            for subscriber in self.subscribers:
-                subscriber.tick(now)
+        with heartbeat.beating("server_clock"):
+            while True:
+                await heartbeat.sleep(TICK_SECONDS)
+                now = trio.current_time()
+                for subscriber in self.subscribers:
+                    subscriber.tick(now)
 
     async def serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
         """Serve one connection to its end; nothing that happens on it leaves here.

@@ -7,6 +7,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.server.admission import Admission, Ticket
 from turbod.server.connection import Ledger, send_last
 from turbod.server.request import Refusal
@@ -47,16 +48,19 @@ class Doorkeeper:
         """Accept until cancelled; closes the listener then."""
         async with listener:
             task_status.started()
-            while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if error.errno not in _FULL:
-                        raise
-                    self._warn_full(error)
-                    await trio.sleep(FULL_SECONDS)
-                else:
-                    self._take(stream)
+            with heartbeat.beating("accept"):
+                while True:
+                    await self._accept(listener)
+
+    async def _accept(self, listener: trio.SocketListener) -> None:
+        try:
+            with heartbeat.resting():
+                self._take(await listener.accept())
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._warn_full(error)
+            await trio.sleep(FULL_SECONDS)
 
     def _take(self, stream: trio.SocketStream) -> None:
         try:

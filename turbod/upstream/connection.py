@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import h11
 import trio
 
-from turbod import __version__
+from turbod import __version__, heartbeat
 from turbod.upstream import frames
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -81,7 +81,7 @@ class Connection:
         self._sending = trio.Lock()
 
     async def receive(self) -> Sequence[bytes]:
-        """Wait for data and return the text messages that it completed, maybe none.
+        """Wait for data, or a tick, and return the text messages that it completed, maybe none.
 
         Raises:
             Disconnected: by the host, the network or broken framing.
@@ -90,9 +90,10 @@ class Connection:
         data, self._first = self._first, b""
         try:
             if not data:
-                data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-                if not data:
-                    raise Disconnected("the host hung up")
+                with heartbeat.resting():
+                    data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                    if not data:
+                        raise Disconnected("the host hung up")
             messages = self.reader.feed(data)
         except frames.ProtocolError as error:
             raise Disconnected(f"broken framing: {error}") from error

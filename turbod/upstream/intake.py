@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.cursor import HOUR_US, SECOND_US
 from turbod.event import Event
 from turbod.upstream.gaps import Coverage, Resumption, Seen, can_judge
@@ -134,8 +135,7 @@ class Intake:
 
     async def room(self) -> None:
         """Wait until events may be taken on."""
-        if self._telling is not None:
-            await self._telling.wait()
+        await self._told()
         await self._room()
 
     def position(self, host: int) -> Position | None:
@@ -159,7 +159,8 @@ class Intake:
     async def until_drained(self, host: int) -> None:
         """Wait until this host may deliver on: another host had to be heard first."""
         while self.order.is_full(host):
-            await self._drained.wait()
+            with heartbeat.resting():
+                await self._drained.wait()
 
     def drain(self) -> None:
         """Take what may be taken from the hosts' buffers."""
@@ -175,7 +176,7 @@ class Intake:
 
     async def lend(self, event: Event) -> None:
         """Load the spans of the log that may hold a copy of this old event."""
-        async with self._lending:
+        async with heartbeat.holding(self._lending):
             for after, until in self._missing(event):
                 self.identities.lend(after, until, await self._read(after, until))
 
@@ -185,6 +186,7 @@ class Intake:
 
     async def _read(self, after: int, until: int) -> "array[int]":
         while True:
+            heartbeat.beat()
             try:
                 return await self._older.read_identities(after=after, until=until)
             except LookupError:
@@ -235,9 +237,10 @@ class Intake:
         verdict: bool | None = None
         with trio.move_on_after(self._verdict_seconds):
             while (verdict := self._coverage.is_gap(host, after, before)) is None:
-                await self._coverage_changed.wait()
-        while self._telling is not None:
-            await self._telling.wait()
+                with heartbeat.resting():
+                    await self._coverage_changed.wait()
+        if self._telling is not None:
+            await self._told()
             verdict = self._coverage.is_gap(host, after, before)
         if verdict is False:
             return
@@ -247,6 +250,12 @@ class Intake:
         )
         self._coverage.told(after, before)
         self._announce()
+
+    async def _told(self) -> None:
+        """Wait until no gap is being told."""
+        while self._telling is not None:
+            with heartbeat.resting():
+                await self._telling.wait()
 
     async def _tell(self, message: str) -> None:
         """Pass a gap on; nobody begins to read meanwhile, so that it stands at its place.
@@ -297,6 +306,7 @@ class Intake:
         for start in range(0, len(identities), REMEMBERED_AT_ONCE):
             for identity in identities[start : start + REMEMBERED_AT_ONCE]:
                 self.identities.remember(identity, until)
+            heartbeat.beat()
             await trio.lowlevel.checkpoint()
 
 

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.backoff import Backoff
 from turbod.config import UpstreamSettings
 from turbod.cursor import SECOND_US
@@ -104,17 +105,18 @@ class Session:
 
     async def run(self) -> None:
         """Read this host until cancelled, whatever it does."""
-        while True:
-            await self._until_room()
-            wait = 0.0
-            try:
-                await self._connected()
-            except Disconnected as error:
-                wait = self._wait_after(error)
-            except _Held:
-                continue
-            self.state = "waiting"
-            await trio.sleep(wait)
+        with heartbeat.beating(f"upstream {self._address.host}"):
+            while True:
+                await self._until_room()
+                wait = 0.0
+                try:
+                    await self._connected()
+                except Disconnected as error:
+                    wait = self._wait_after(error)
+                except _Held:
+                    continue
+                self.state = "waiting"
+                await heartbeat.sleep(wait)
 
     def renew(self) -> None:
         """Ask for what is wanted now, from where this host stands: hang up, and connect again."""
@@ -150,9 +152,9 @@ class Session:
         query = [("wantedCollections", item) for item in self._intake.subscription.wanted]
         if position is not None:
             query.append(("cursor", str(cursor_to_ask(position, self._now_us()))))
-        connection = await connect(
-            self._address, query=query, deadline_seconds=self._settings.handshake_seconds
-        )
+        longest = self._settings.handshake_seconds
+        with heartbeat.allowing(longest):
+            connection = await connect(self._address, query=query, deadline_seconds=longest)
         self._opened(position)
         try:
             await self._converse(connection)
@@ -373,8 +375,13 @@ class Session:
         return min(TICK_SECONDS, self._settings.silence_seconds / 4)
 
     async def _watch(self, connection: Connection) -> None:
+        with heartbeat.beating(f"upstream_silence {self._address.host}"):
+            await self._watch_silence(connection)
+
+    async def _watch_silence(self, connection: Connection) -> None:
         while True:
             await trio.sleep(self._tick)
+            heartbeat.beat()
             now = trio.current_time()
             if now - self._last_heard >= self._tick or self._is_held:
                 self._intake.order.excuse(self._host)
@@ -414,6 +421,7 @@ class Session:
         deadline = trio.current_time() + self._settings.ping_seconds
         while trio.current_time() < deadline:
             await trio.sleep(self._settings.ping_seconds / 20)
+            heartbeat.beat()
             if reader.pongs > pongs or self._last_heard > heard or self._is_held:
                 self._last_alive = trio.current_time()
                 return

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 import trio
 
+from turbod import heartbeat
 from turbod.config import UpstreamSettings
 from turbod.upstream.gaps import VERDICT_SECONDS
 from turbod.upstream.intake import Intake, OlderEvents
@@ -100,7 +101,8 @@ class Upstream:
         """Read all hosts until cancelled. Ready at once; the hosts are asked when the log was."""
         self._began_at = trio.current_time()
         task_status.started()
-        await self._intake.remember_newest()
+        with heartbeat.beating("upstream"):
+            await self._intake.remember_newest()
         async with trio.open_nursery() as nursery:
             for session in self._sessions:
                 nursery.start_soon(session.run)

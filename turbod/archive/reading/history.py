@@ -8,6 +8,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue, Held
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.index import Frame, Index
@@ -136,7 +137,7 @@ class History:
         reading = _Reading(self, after, self._selection(chosen), newer, patience)
         backoff = Backoff(first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_RETRY_SECONDS)
         why = "it did not answer"
-        with patience:
+        with heartbeat.allowing(PATIENCE_SECONDS), patience:
             while not reading.is_enough:
                 try:
                     if not await reading.step():
@@ -228,6 +229,7 @@ class _Reading:
 
     def be_patient(self) -> None:
         """Wait for another minute: there was an answer."""
+        heartbeat.beat()
         self._patience.deadline = trio.current_time() + PATIENCE_SECONDS
 
     async def step(self) -> bool:

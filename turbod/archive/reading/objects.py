@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue, Held
 from turbod.archive.format.hour_object import TAIL_BYTES, Damaged, read_frame
 from turbod.archive.format.index import Frame, Index
@@ -202,7 +203,7 @@ class Objects:
     async def _list_anew(self) -> None:
         """List the store, once for all who ask until it was."""
         asked_at = trio.current_time()
-        async with self._listing:
+        async with heartbeat.holding(self._listing):
             if self._listed_at < asked_at:
                 await self._relist()
                 self._listed_at = trio.current_time()

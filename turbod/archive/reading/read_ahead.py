@@ -6,6 +6,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import trio
 
+from turbod import heartbeat
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.stores.store import StoreFault
 
@@ -184,7 +185,8 @@ class ReadAhead(Generic[K, V]):
 
     async def _fetch(self, key: K, entry: _Entry[V], fetch: Callable[[], Awaitable[V]]) -> None:
         try:
-            entry.value = await fetch()
+            with heartbeat.beating("archive_read"):
+                entry.value = await fetch()
         except (StoreFault, Damaged) as fault:
             entry.fault = fault
             del self._entries[key]

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import trio
 
+from turbod import heartbeat
+
 T = TypeVar("T")
 
 
@@ -17,6 +19,7 @@ class Call:
 
     def __init__(self) -> None:
         self._is_wanted = True
+        self._heart = heartbeat.heart()
 
     def go_on(self) -> None:
         """Return where somebody waits for the result.
@@ -26,6 +29,7 @@ class Call:
         """
         if not self._is_wanted:
             raise LeftBehind
+        self._heart.beat()
 
     def leave(self) -> None:
         """Want the result no more."""
@@ -50,7 +54,7 @@ class Threads:
         """
         call = Call()
         try:
-            with trio.fail_after(seconds):
+            with heartbeat.allowing(seconds), trio.fail_after(seconds):
                 return await trio.to_thread.run_sync(
                     work, call, abandon_on_cancel=True, limiter=self._limiter
                 )

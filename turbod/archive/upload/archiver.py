@@ -8,6 +8,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue, Held
 from turbod.archive.format.names import Name
 from turbod.archive.local import Local
@@ -137,15 +138,9 @@ class Archiver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._space.run)
             task_status.started()
-            while True:
-                try:
-                    await self._next()
-                except StoreFault as fault:
-                    await self._wait_out("failing", str(fault))
-                except NotOurs as refusal:
-                    await self._wait_out("conflict", str(refusal))
-                except Full as refusal:
-                    await self._wait_out("full", str(refusal))
+            with heartbeat.beating("archiver"):
+                while True:
+                    await self._try_next()
 
     def adapt(self, *, log_max_bytes: int) -> None:
         """Take up settings that have changed; a fault is waited out no longer, it may be mended."""
@@ -234,6 +229,16 @@ class Archiver:
         self._listed_at = trio.current_time()
         await self._clashes.settle()
 
+    async def _try_next(self) -> None:
+        try:
+            await self._next()
+        except StoreFault as fault:
+            await self._wait_out("failing", str(fault))
+        except NotOurs as refusal:
+            await self._wait_out("conflict", str(refusal))
+        except Full as refusal:
+            await self._wait_out("full", str(refusal))
+
     async def _next(self) -> None:
         """Do the next thing there is to do, or wait for it."""
         if trio.current_time() >= self._survey_at:
@@ -247,8 +252,7 @@ class Archiver:
         if self._oldest() is None:
             again = LONGEST_RETRY_SECONDS if self._clashes else LIST_SECONDS
             self._survey_at = min(self._survey_at, trio.current_time() + again)
-            with trio.move_on_at(self._survey_at):
-                await self._woken.wait()
+            await heartbeat.wait(self._woken, until=self._survey_at)
             self._woken = trio.Event()
 
     async def _bring(self, name: Name) -> None:
@@ -306,8 +310,7 @@ class Archiver:
             self._survey_at = 0.0  # what an operator does about it shows in a listing
         self._enter(state, fault, retry_seconds=seconds)
         self._adapted = trio.Event()
-        with trio.move_on_after(seconds):
-            await self._adapted.wait()
+        await heartbeat.wait(self._adapted, until=trio.current_time() + seconds)
 
     def _enter_by_clashes(self) -> None:
         for reason in reversed(self._clashes.reasons):  # the oldest stays shown

@@ -7,6 +7,7 @@ import msgspec
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.format.names import IDENTITY_KEY, Name, parse_key, partition
 from turbod.archive.stores.store import Listed, Store, StoreFault
@@ -64,7 +65,7 @@ class Inventory:
             StoreFault: it could not be listed.
         """
         asked = self._begun
-        async with self._one_at_a_time:
+        async with heartbeat.holding(self._one_at_a_time):
             if self._ended <= asked:
                 await self._list()
             if self._fault is not None:
@@ -157,6 +158,7 @@ async def _sorted_out(listed: Sequence[Listed]) -> Seen:
     seen = Seen([], [])
     for number, each in enumerate(listed):
         if number % _AT_ONCE == 0:
+            heartbeat.beat()
             await trio.lowlevel.checkpoint()
         if each.key == IDENTITY_KEY:
             seen.identity = each

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Catalogue
 from turbod.archive.local import Local
 from turbod.archive.stores.store import Store, StoreFault
@@ -57,17 +58,18 @@ class Space:
     async def run(self) -> None:
         """Let the oldest hours that the store has leave this disk where they are too many."""
         told = ""
-        while True:
-            fault = await self._prune()
-            if fault and fault != told:
-                log.warning("archive_disk", error=fault, retry_seconds=DISK_SECONDS)
-            told = fault
-            if self._standing.identity is not None:
-                with suppress(StoreFault):  # told when room is needed
-                    await self._room()
-            with trio.move_on_after(DISK_SECONDS):
-                await self._has_changed.wait()
-            self._has_changed = trio.Event()
+        with heartbeat.beating("space"):
+            while True:
+                fault = await self._prune()
+                if fault and fault != told:
+                    log.warning("archive_disk", error=fault, retry_seconds=DISK_SECONDS)
+                told = fault
+                if self._standing.identity is not None:
+                    with suppress(StoreFault):  # told when room is needed
+                        await self._room()
+                until = trio.current_time() + DISK_SECONDS
+                await heartbeat.wait(self._has_changed, until=until)
+                self._has_changed = trio.Event()
 
     def look(self) -> None:
         """Look at the disks at once: an hour was stored."""

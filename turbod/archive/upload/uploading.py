@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import trio
 
+from turbod import heartbeat
 from turbod.archive.catalogue import Held
 from turbod.archive.format.hour_object import Damaged, read_frame
 from turbod.archive.format.names import Name, parse_key, partition
@@ -18,6 +19,7 @@ from turbod.archive.stores.store import Listed, Store, StoreFault
 BLOCK_BYTES: Final = 8 * 1024 * 1024  # of what is read back to be looked at
 _LINES_IN_A_BURST: Final = 1000  # of Python in a thread, some 0.5 ms; then the loop has its turn
 _PAUSE_SECONDS: Final = 0.003
+_COMPARE_SECONDS: Final = 900.0  # an hour of everything, twice, on a machine that is busy
 
 
 class Conflict(Exception):
@@ -99,7 +101,8 @@ class Uploader:
         """Tell whether what is stored is no object: then it is not another's."""
         path = await self._fetch(Listed(name.key, size))
         try:
-            await trio.to_thread.run_sync(check, path, name, abandon_on_cancel=True)
+            with heartbeat.allowing(_COMPARE_SECONDS):
+                await trio.to_thread.run_sync(check, path, name, abandon_on_cancel=True)
         except Damaged:
             return True
         finally:
@@ -112,9 +115,11 @@ class Uploader:
         for listed in others:
             path = await self._fetch(listed)
             try:
-                if await trio.to_thread.run_sync(
-                    _has_all, path, listed, held, abandon_on_cancel=True
-                ):
+                with heartbeat.allowing(_COMPARE_SECONDS):
+                    has_all = await trio.to_thread.run_sync(
+                        _has_all, path, listed, held, abandon_on_cancel=True
+                    )
+                if has_all:
                     return False
             except Damaged as error:
                 reason = f"one of them is damaged ({error})"
