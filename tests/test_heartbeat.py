@@ -142,7 +142,9 @@ async def test_a_loop_that_only_spins_is_late(autojump_clock: MockClock) -> None
 
 
 async def test_a_lost_wake_up_heals_at_the_next_tick(autojump_clock: MockClock) -> None:
-    lot, queue, taken = trio.lowlevel.ParkingLot(), [], []
+    lot = trio.lowlevel.ParkingLot()
+    queue: list[str] = []
+    taken: list[str] = []
 
     async def taking() -> None:
         while True:
@@ -303,6 +305,6 @@ async def test_without_hearts_everything_waits_as_ever(autojump_clock: MockClock
         begun = trio.current_time()
         with heartbeat.resting(until=begun + 3), heartbeat.allowing(9):
             heartbeat.beat()
-            await trio.sleep_forever()
+            await trio.Event().wait()
         await heartbeat.sleep(4)
     assert trio.current_time() - begun == pytest.approx(7)

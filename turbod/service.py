@@ -112,7 +112,7 @@ async def _tell(notifier: systemd.Notifier, daemon: Daemon) -> None:
         notifier.ready(report.summary(daemon.snapshot()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tell_status, notifier, daemon)
-            nursery.start_soon(_feed_watchdog, notifier)
+            nursery.start_soon(_feed_watchdog, notifier, daemon)
 
 
 async def _tell_starting(notifier: systemd.Notifier, daemon: Daemon) -> None:
@@ -137,11 +137,12 @@ async def _tell_status(notifier: systemd.Notifier, daemon: Daemon) -> None:
         notifier.status(report.summary(daemon.snapshot()))
 
 
-async def _feed_watchdog(notifier: systemd.Notifier) -> None:
+async def _feed_watchdog(notifier: systemd.Notifier, daemon: Daemon) -> None:
     """Feed it while all tasks go on: what the network does is no reason to be restarted."""
     seconds = systemd.watchdog_seconds(os.environ, pid=os.getpid())
     while seconds is not None:
-        notifier.alive()
+        if not daemon.heartbeats.late(trio.current_time()):
+            notifier.alive()
         await trio.sleep(seconds / FEEDS_PER_DEADLINE)
 
 
