@@ -1,15 +1,17 @@
 """A turbod's state in words, on one screen, what is wrong first. Pure."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from turbod.amounts import DAY, HOUR, size, span
+from turbod.cursor import LIMIT
 from turbod.status.told import Host, Told
 
 FULL_HOURS: Final = 24.0  # a day's notice that an archive will be full
 _NAME_WIDTH: Final = 11
 _SECOND_US: Final = 1_000_000
-_MOST_WORDS: Final = 300  # of an error that came from elsewhere
+_MOST_WORDS: Final = 300  # characters of an error that came from elsewhere
 _AT_WORK: Final = frozenset({"live", "replaying", "catching_up"})  # what a connected host does
 
 
@@ -61,7 +63,7 @@ def screen(told: Told, *, url: str) -> list[str]:
     lines = [_title(told, url)]
     lines += [_line(f"! {name}", words) for name, words in faults(told)]
     lines += [_line(name, words) for name, words in _parts(told) if words]
-    return lines
+    return ["".join(each if each.isprintable() else "?" for each in line) for line in lines]
 
 
 def _title(told: Told, url: str) -> str:
@@ -70,8 +72,7 @@ def _title(told: Told, url: str) -> str:
 
 
 def _line(name: str, words: str) -> str:
-    shown = "".join(each if each.isprintable() else "?" for each in words[:_MOST_WORDS])
-    return f"{name:<{_NAME_WIDTH}} {shown}"
+    return f"{name:<{_NAME_WIDTH}} {words[:_MOST_WORDS]}"
 
 
 def _parts(told: Told) -> Iterator[tuple[str, str]]:
@@ -91,7 +92,7 @@ def _stream(told: Told) -> str:
     return _joined(
         state,
         None if told.lag_seconds is None else f"{span(max(0, told.lag_seconds))} behind now",
-        _counted(told.events_per_minute, "events a minute"),
+        _counted(told.events_per_minute, "event", " a minute"),
     )
 
 
@@ -101,7 +102,7 @@ def _host(host: Host) -> str:
     return f"{host.url or '?'}: " + _joined(
         state.replace("_", " "),
         None if host.lag_seconds is None else f"{span(max(0, host.lag_seconds))} behind",
-        _counted(host.connects, "connects"),
+        _counted(host.connects, "connect"),
         error and f"last error: {error}",
     )
 
@@ -110,12 +111,12 @@ def _hydration(told: Told) -> str:
     hydration = told.hydration
     oldest = hydration.oldest_waiting_seconds
     unresolved = None
-    if hydration.unresolved is not None and hydration.hydrated:
+    if hydration.unresolved and hydration.hydrated:
         share = 100 * hydration.unresolved / hydration.hydrated
         unresolved = f"{hydration.unresolved:,} views not had in time ({share:.2g} a 100 records)"
     return _joined(
-        _counted(hydration.hydrated, "records"),
-        _counted(hydration.waiting_events, "wait for views"),
+        _counted(hydration.hydrated, "record"),
+        f"{hydration.waiting_events:,} wait for views" if hydration.waiting_events else None,
         f"the oldest {span(oldest)}" if hydration.waiting_events and oldest else None,
         unresolved,
     )
@@ -128,10 +129,10 @@ def _appview(told: Told) -> str:
         n for name, n in (appview.calls or {}).items() if name[-3:] == " ok"
     )
     return _joined(
-        _counted(calls, "calls"),
+        _counted(calls, "call"),
         f"{bad:,} of them in vain" if bad else None,
         None if appview.rate is None else f"{appview.rate:.3g} a second allowed",
-        _counted(appview.remaining, "left"),
+        None if appview.remaining is None else f"{appview.remaining:,} left",
         f"asked to pause for {span(appview.paused_seconds)}" if appview.paused_seconds else None,
         None
         if appview.answered_seconds is None
@@ -142,9 +143,9 @@ def _appview(told: Told) -> str:
 def _log(told: Told) -> str:
     log = told.log
     return _joined(
-        f"head {log.head}" if log.head else None,
+        f"newest record {_time(log.head)}" if log.head and log.head > 0 else None,
         None if log.disk_bytes is None else f"{size(log.disk_bytes)} on disk",
-        _counted(log.gaps, "gaps") if log.gaps else None,
+        _counted(log.gaps, "gap") if log.gaps else None,
     )
 
 
@@ -184,10 +185,10 @@ def _clients(told: Told) -> str:
     server = told.server
     refused = sum((server.refused or {}).values())
     return _joined(
-        _counted(server.subscribers, "subscribers"),
+        _counted(server.subscribers, "subscriber"),
         f"{server.on_disk:,} behind what is in memory" if server.on_disk else None,
         f"{server.archive_readers:,} read the archive" if server.archive_readers else None,
-        _counted(server.connections, "connections"),
+        _counted(server.connections, "connection"),
         f"{refused:,} requests refused" if refused else None,
         f"{server.errors:,} failed by our mistake" if server.errors else None,
     )
@@ -201,8 +202,14 @@ def _process(told: Told) -> str:
     )
 
 
-def _counted(number: float | None, what: str) -> str | None:
-    return None if number is None else f"{number:,.0f} {what}"
+def _counted(number: float | None, noun: str, more: str = "") -> str | None:
+    return None if number is None else f"{number:,.0f} {noun}{'s' * (number != 1)}{more}"
+
+
+def _time(cursor: int) -> str:
+    """Return the time that a cursor is about."""
+    whole = datetime.fromtimestamp(min(cursor, LIMIT) // _SECOND_US, UTC)
+    return whole.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _joined(*parts: str | None) -> str:
