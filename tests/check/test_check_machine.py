@@ -377,9 +377,14 @@ def test_settings_without_effect_are_warnings() -> None:
 
 
 def test_what_others_say_cannot_break_a_line() -> None:
-    line = Finding("appview", "fault", "a\nok      archive\x1b[2J", "b").line()
+    line = Finding("appview", "fault", "a\nok      archive\x1b[2J", "b").shown().line()
     assert "\n" not in line
     assert "\x1b" not in line
+
+
+def test_no_secret_is_told() -> None:
+    words = "https://alice:hidden@s3.example.org/a?X-Amz-Signature=hidden said no"
+    assert "hidden" not in Finding("archive", "fault", words, words).shown().line()
 
 
 def test_the_last_line_counts() -> None:

@@ -45,7 +45,7 @@ async def _call(
         url = f"{appview}{kind.path}?{kind.parameter}={key}"
         reply = await get(client, url, seconds=CALL_SECONDS)
     except Unanswered as error:
-        return CallSeen(what, trio.current_time() - began, 0, _why(error))
+        return CallSeen(what, trio.current_time() - began, 0, error.words)
     return CallSeen(
         what,
         trio.current_time() - began,
@@ -64,10 +64,3 @@ def _refusal(reply: Reply, kind: Kind) -> str:
     except Malformed:
         return "the answer is not an AppView's"
     return ""
-
-
-def _why(error: Unanswered) -> str:
-    cause = error.__cause__
-    if error.reason == "network" and cause is not None:
-        return str(cause) or type(cause).__name__
-    return f"no answer within {CALL_SECONDS:g} s" if error.reason == "timeout" else str(error)

@@ -60,7 +60,8 @@ async def run(options: argparse.Namespace) -> int:
     file = options.config or os.environ.get("TURBOD_CONFIG") or ""
     findings: list[Finding] = []
 
-    def tell(finding: Finding) -> None:
+    def tell(found: Finding) -> None:
+        finding = found.shown()
         findings.append(finding)
         _print(msgspec.json.encode(finding).decode() if options.json else finding.line())
 

@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from turbod.redaction import redacted
+
 Mark = Literal["ok", "warning", "fault"]
 
 _MARK_WIDTH: Final = 8
@@ -27,11 +29,14 @@ class Finding(msgspec.Struct, frozen=True):
     found: str
     todo: str = ""
 
+    def shown(self) -> "Finding":
+        """Return it as it may be told, whatever others put into it."""
+        return Finding(self.check, self.mark, _shown(self.found), _shown(self.todo))
+
     def line(self) -> str:
-        """Return it for people, whatever characters others put into it."""
+        """Return it for people."""
         told = "; ".join(part for part in (self.found, self.todo) if part)
-        printable = "".join(each if each.isprintable() else "?" for each in told)
-        return f"{self.mark:<{_MARK_WIDTH}}{self.check:<{_NAME_WIDTH}}{printable}"
+        return f"{self.mark:<{_MARK_WIDTH}}{self.check:<{_NAME_WIDTH}}{told}"
 
 
 def ok(check: str, found: str) -> Finding:
@@ -55,3 +60,7 @@ def summary(findings: Iterable[Finding]) -> str:
     faults, warnings = marks.count("fault"), marks.count("warning")
     counts = f"{faults} fault{'s' * (faults != 1)}, {warnings} warning{'s' * (warnings != 1)}"
     return f"turbod serve would {'not ' * bool(faults)}work: {counts}"
+
+
+def _shown(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in redacted(text))

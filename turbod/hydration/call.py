@@ -7,6 +7,8 @@ import httpx
 import msgspec
 import trio
 
+from turbod import causes
+
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 _GZIP_WINDOW = 31  # zlib's way to say: a gzip header and trailer, and nothing else
 
@@ -23,6 +25,13 @@ class Unanswered(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+    @property
+    def words(self) -> str:
+        """What happened, for people."""
+        if self.reason == "timeout":
+            return f"no answer within {self.detail}"
+        return causes.words(self.__cause__ or self)
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -74,9 +74,7 @@ async def _ask(url: str) -> Reply:
         async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
             return await get(client, url, seconds=ANSWER_SECONDS)
     except Unanswered as error:
-        cause = error.__cause__
-        why = str(cause) if error.reason == "network" and str(cause) else str(error)
-        raise _NotAsked(f"{url}: {why}; does turbod run there?") from None
+        raise _NotAsked(f"{url}: {error.words}; does turbod run there?") from None
     except UnicodeError:
         raise _NotAsked(f"{TOKEN_VARIABLE}: no token has such characters") from None
 
