@@ -10,19 +10,19 @@ ROWS = (
         "heartbeat",
         *("journal", "listen_address", "log_lines", "log_strays", "redaction", "start", "systemd"),
     ),
-    ("data_folder", "listeners", "log_output", "record"),
+    ("bearer", "data_folder", "listeners", "log_output", "record"),
     ("database", "filter"),
     ("eventlog", "hydration", "simulation", "upstream"),
     ("archive",),
     ("client", "exclusion", "server"),
     ("report",),
-    ("check", "daemon", "status", "tail"),
+    ("check", "daemon", "status", "tail", "token_command"),
     ("service",),
     ("cli",),
     ("__main__",),
 )
 PURE = (
-    *("amounts", "backoff", "config", "cursor", "event", "filter", "flood", "frames"),
+    *("amounts", "backoff", "bearer", "config", "cursor", "event", "filter", "flood", "frames"),
     *("listen_address", "log_lines", "record", "redaction"),
 )
 PURE_PARTS = (
@@ -43,7 +43,8 @@ PURE_PARTS = (
     *("archive/bulk/parts", "archive/reading/selection"),
     *("eventlog/batch", "eventlog/chunk", "eventlog/cutter", "eventlog/hour_file", "eventlog/line"),
     *("hydration/assembly", "hydration/budget", "hydration/freshness", "hydration/lag"),
-    *("hydration/views", "server/forwarding", "server/packing"),
+    *("hydration/views", "server/forwarding", "server/guesses", "server/origins"),
+    *("server/packing", "server/tokens"),
     *("upstream/gaps", "upstream/identities", "upstream/low_water", "upstream/merge"),
     *("upstream/position", "upstream/subscription"),
 )

@@ -13,8 +13,9 @@ import trio
 
 from tests.archive.archivers import folder_machine, retry_quickly
 from tests.server.harness import UPGRADE, did, post, record
+from tests.server.people import ALICE, BOB, by
 from tests.upstream.fake_jetstream import FakeJetstream
-from turbod import config, log_output
+from turbod import bearer, config, log_output
 from turbod.config import ConfigError, table
 from turbod.daemon import Daemon, now_us
 from turbod.event import parse
@@ -410,6 +411,41 @@ async def forwarded_for(data: Path) -> None:
 
 
 # What shows that each takes effect.
+async def tokens(data: Path) -> None:
+    """A file is named for the first time, then it has another content, then it is gone."""
+    file = data / "tokens.toml"
+    await trio.Path(data).mkdir()
+    for token in (ALICE, BOB):
+        file.write_text(f"[one]\nsha256 = '{bearer.digest(token).hex()}'")
+        async with running(data) as it:
+            assert (await it.get("/status"))[0] == 200
+            await it.reload({"server.tokens": str(file)})
+            assert (await it.get("/status"))[0] == 401
+            assert (await it.get("/status", by(token)))[0] == 200
+            file.write_text("")
+            await it.reload({"server.tokens": str(file)})
+            assert (await it.get("/status", by(token)))[0] == 401
+            await it.reload({})
+            assert (await it.get("/status"))[0] == 200
+
+
+async def wrong_tokens(data: Path) -> None:
+    await trio.Path(data).mkdir()
+    (data / "tokens.toml").write_text("")
+    async with running(data, server__tokens=str(data / "tokens.toml")) as it:
+        assert (await it.get("/status", by(ALICE)))[0] == 401
+        await it.reload({"server.max_wrong_tokens_per_minute": 1})
+        assert (await it.get("/status", by(ALICE)))[0] == 429
+
+
+async def allowed_origins(data: Path) -> None:
+    origin = "Origin: https://other.example\r\n"
+    async with running(data) as it:
+        assert (await it.get("/status", origin))[0] == 200
+        await it.reload({"server.allowed_origins": ["https://app.example"]})
+        assert (await it.get("/status", origin))[0] == 403
+
+
 TAKES_EFFECT: Final[Mapping[str, Callable[[Path], Awaitable[None]]]] = {
     "collections": collections,
     "exclude": exclude,
@@ -436,6 +472,9 @@ TAKES_EFFECT: Final[Mapping[str, Callable[[Path], Awaitable[None]]]] = {
     "archive.public": archive_public,
     "server.max_connections": connections("server.max_connections"),
     "server.max_connections_per_address": connections("server.max_connections_per_address"),
+    "server.tokens": tokens,
+    "server.max_wrong_tokens_per_minute": wrong_tokens,
+    "server.allowed_origins": allowed_origins,
     "server.trusted_proxies": forwarded_for,
     "server.forwarded_header": forwarded_for,
     "server.max_handshakes": connections("server.max_handshakes"),
@@ -447,12 +486,8 @@ TAKES_EFFECT: Final[Mapping[str, Callable[[Path], Awaitable[None]]]] = {
 }
 
 
-# Nothing reads these yet.
-TO_COME: Final = {"server.tokens", "server.max_wrong_tokens_per_minute", "server.allowed_origins"}
-
-
 def test_of_every_setting_that_a_reload_changes_something_shows_that_it_does() -> None:
-    assert set(TAKES_EFFECT) | TO_COME == {row.key for row in table() if not row.needs_restart}
+    assert set(TAKES_EFFECT) == {row.key for row in table() if not row.needs_restart}
 
 
 @pytest.mark.parametrize("key", sorted({each: key for key, each in TAKES_EFFECT.items()}.values()))
@@ -477,6 +512,7 @@ async def test_where_anything_is_wrong_nothing_changes(tmp_path: Path) -> None:
         wrong = {
             "expected a number": {"hydration.calls_per_second": "x"},
             "No such file": {"exclude": str(tmp_path / "nowhere")},
+            "not TOML": {"server.tokens": str(tmp_path / "binary")},
             "utf-8": {"exclude": str(tmp_path / "binary")},
             "whole hours hold the records": {"archive.public": "true"},
         }
@@ -486,6 +522,7 @@ async def test_where_anything_is_wrong_nothing_changes(tmp_path: Path) -> None:
             assert "\n" not in found
             assert it.daemon._settings.server.max_connections == 2000
             assert it.daemon._settings.exclude == str(listed)
+            assert it.daemon._settings.server.tokens == ""
             assert it.daemon.cache.excluded == {did(1)}
             assert (await it.get(f"/records?wantedCollections={LIKE}"))[0] == 400
         assert (await it.reload(right)).changed == ("collections", "server.max_connections")

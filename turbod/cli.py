@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from turbod import __version__, config, log_output, service, start, tail
+from turbod import __version__, config, log_output, service, start, tail, token_command
 from turbod.archive.bulk import command as archive
 from turbod.check import command as check
 from turbod.simulation import command as simulation
@@ -27,6 +27,7 @@ from.
   turbod archive ls data/archive        what history there is; get it, verify it
   turbod check                          whether serve would work, and what keeps it from that
   turbod status                         how a running daemon is, on one screen
+  turbod token alice                    lets alice in, where not everybody may
   turbod simulate                       a small Bluesky on loopback, to try it without internet
 
 `turbod COMMAND --help` tells more."""
@@ -140,6 +141,14 @@ def _parser() -> _Parser:
         )
         module.add_arguments(command)
         command.set_defaults(run=lambda options, module=module: _attend(module.run, options))
+    token = commands.add_parser(
+        "token",
+        help="let somebody in, where not everybody may",
+        description=token_command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    token_command.add_arguments(token)
+    token.set_defaults(run=token_command.run)
     return parser
 
 

@@ -30,7 +30,8 @@ _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
 _AT_START: Final = {"restart": True}  # for what is read once; all else is read again at a reload
-_ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_CAPTURES"})  # the file; the tests' data
+# The file, what a client sends, the tests' data.
+_ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_TOKEN", "TURBOD_CAPTURES"})
 
 
 class ConfigError(ValueError):

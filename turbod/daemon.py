@@ -1,5 +1,6 @@
 """The whole of turbod in one nursery tree: the only module that knows all parts."""
 
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +26,7 @@ from turbod.filter import EVERYTHING
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
 from turbod.record import read_line
+from turbod.server import tokens
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.server import Server
 from turbod.start import CannotStart
@@ -54,6 +56,7 @@ class Daemon:
         self.heartbeats = heartbeat.Heartbeats()
         self._exclusion = exclusion.Exclusion()
         listed = _read_exclusions(settings.exclude)
+        allowed = tokens.read(settings, os.environ)
         self.database = _open_database(data / "cache.sqlite", settings)
         self.cache = Cache(settings.cache, self.database, now_us=now_us)
         self.log = EventLog(data, settings.log, written=self._done, now_us=now_us)
@@ -84,6 +87,7 @@ class Daemon:
             metrics=lambda: report.metrics(self.snapshot()),
             ready=self.ready,
             now_us=now_us,
+            tokens=allowed,
         )
         self.upstream: Upstream | None = None
         self.started_us = now_us()
@@ -148,9 +152,10 @@ class Daemon:
             CannotStart: a file that one names cannot be read; nothing has changed.
         """
         read = partial(_read_again, load)
-        fresh, listed = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        fresh, listed, allowed = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         reloaded = config.reload(self._settings, fresh)
         self._adapt()
+        self.server.set_tokens(allowed)
         self._exclude(listed)
         return reloaded
 
@@ -415,9 +420,11 @@ def _open_database(path: Path, settings: Settings) -> Database:
         raise CannotStart(f"--data: cannot open {path}: {error}", retry=True) from None
 
 
-def _read_again(load: Callable[[], Settings]) -> tuple[Settings, frozenset[str]]:
+def _read_again(
+    load: Callable[[], Settings],
+) -> tuple[Settings, frozenset[str], tokens.Tokens | None]:
     settings = load()
-    return settings, _read_exclusions(settings.exclude)
+    return settings, _read_exclusions(settings.exclude), tokens.read(settings, os.environ)
 
 
 def _read_exclusions(file: str) -> frozenset[str]:

@@ -249,6 +249,9 @@ def _server_families(server: ServerStatistics) -> Iterator[Metric]:
     yield _counter("turbod_untold_clients", text, server.untold)
     yield _counter("turbod_resets", "Clients reset: stuck, or holding too much.", server.resets)
     yield _counter("turbod_connection_errors", "Mistakes of our own.", server.errors)
+    text = "Connections open with a token, by its name."
+    yield _labelled(GaugeMetricFamily, "turbod_token_connections", text, "token", server.tokens)
+    yield _counter("turbod_wrong_tokens", "Wrong tokens sent.", server.wrong_tokens)
     yield _gauge("turbod_filter_dids", "DIDs in all filters.", server.filter_dids)
 
 

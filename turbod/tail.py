@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from turbod import bearer
 from turbod.client.stream import BadAddress, Refused, Stream, first
 from turbod.cursor import BadCursor, parse
 
@@ -54,12 +55,20 @@ async def run(options: argparse.Namespace) -> int:
     """Print until interrupted; return 1 where the server refuses for good or output fails.
 
     2 for an address that is none.
+
+    Raises:
+        ConfigError: TURBOD_TOKEN is no token.
     """
     code = 0
+    token = bearer.from_environment(os.environ)
     with CatchUp() as catch_up:
         try:
             await Stream(
-                options.url, cursor=options.cursor, records=catch_up.print, told=catch_up.told
+                options.url,
+                cursor=options.cursor,
+                token=token,
+                records=catch_up.print,
+                told=catch_up.told,
             ).run()
         except* Refused as group:
             print(f"turbod: {first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words

@@ -10,7 +10,7 @@ from tests.server.harness import did, post, record
 from turbod.eventlog.chunk import Chunk, Gap, Stretch
 from turbod.filter import Filter
 from turbod.server.endpoints import TURBOSTREAM_JSON
-from turbod.server.interests import Interests
+from turbod.server.interests import Account, Interests, Share
 from turbod.server.packing import Packer, View
 from turbod.server.services import Services
 from turbod.server.subscriber import TICK_SECONDS, Subscriber
@@ -196,10 +196,12 @@ def subscriber(
     require_hello: bool = False,
 ) -> Subscriber:
     """Return a subscriber whose client this is, from the record of this number on."""
-    interest = shared.interests.acquire(Filter() if chosen is None else chosen)
+    interests = Share(shared.interests, Account())
+    interest = interests.acquire(Filter() if chosen is None else chosen)
     return Subscriber(
         client,  # type: ignore[arg-type]  # all of a WebSocket that a subscriber uses
         shared,
+        interests=interests,
         view=View(interest, framing=TURBOSTREAM_JSON, batch=100, compress=False),
         position=FIRST + position,
         asked=FIRST + position,

@@ -24,6 +24,7 @@ from turbod.record import Record
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.packing import Withhold
 from turbod.server.server import Server
+from turbod.server.tokens import Tokens
 
 DID = "did:plc:skgh7tzgwbtzz4zieiy6zlfz"
 POST = "app.bsky.feed.post"
@@ -138,10 +139,10 @@ class Harness:
         async with await self.connect() as stream:
             return await exchange(stream, request, seconds=seconds)
 
-    async def get(self, target: str, *, method: str = "GET") -> "Answer":
+    async def get(self, target: str, *, method: str = "GET", more: str = "") -> "Answer":
         """Ask with a plain HTTP request."""
-        raw = await self.exchange(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return Answer(raw)
+        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
+        return Answer(await self.exchange(head))
 
     async def upgrade(self, target: str = "/turbostream", *, more: str = "") -> "Answer":
         """Ask for a WebSocket that is expected to be refused."""
@@ -149,7 +150,12 @@ class Harness:
 
     @asynccontextmanager
     async def subscribe(
-        self, query: str = "", *, path: str = "/turbostream", subprotocols: Sequence[str] = ()
+        self,
+        query: str = "",
+        *,
+        path: str = "/turbostream",
+        subprotocols: Sequence[str] = (),
+        token: str | None = None,
     ) -> AsyncIterator["Subscription"]:
         """Connect with trio-websocket, as a client that does everything right."""
         target = f"{path}?{query}" if query else path
@@ -161,6 +167,9 @@ class Harness:
                     "localhost",
                     target,
                     subprotocols=subprotocols,
+                    extra_headers=[]
+                    if token is None
+                    else [(b"Authorization", b"Bearer " + token.encode())],
                     max_message_size=4 * 1024 * 1024,
                 )
             yield Subscription(connection)
@@ -248,10 +257,12 @@ class Subscription:
         await self.connection.send_message(json.dumps(update))
 
 
-async def open_stream(harness: Harness, target: str = "/turbostream") -> trio.SocketStream:
+async def open_stream(
+    harness: Harness, target: str = "/turbostream", *, more: str = ""
+) -> trio.SocketStream:
     """Complete a handshake by hand; whatever follows is left unread."""
     stream = await harness.connect()
-    await stream.send_all(f"GET {target} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+    await stream.send_all(f"GET {target} HTTP/1.1\r\n{UPGRADE}{more}\r\n".encode())
     received = b""
     while b"\r\n\r\n" not in received:
         received += await stream.receive_some(1)
@@ -281,6 +292,7 @@ async def serving(
     withhold: Withhold | None = None,
     status: Callable[[], Mapping[str, Any]] | None = None,
     archive: ArchiveListing | None = None,
+    tokens: Tokens | None = None,
 ) -> AsyncIterator[Harness]:
     """Run a server over a log in this folder, and over the objects in its archive."""
     log = EventLog(data, log_settings or LogSettings(), written=lambda _: None)
@@ -304,6 +316,7 @@ async def serving(
             withhold=withhold,
             now_us=lambda: time.time_ns() // 1000,
             archive=archive,
+            tokens=tokens,
         )
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]

@@ -16,6 +16,7 @@ from turbod.archive.format.names import Name, parse_key
 from turbod.archive.stores.store import Store, open_store
 from turbod.config import ArchiveSettings, S3Settings, ServerSettings
 from turbod.server.archive_listing import ArchiveListing
+from turbod.server.tokens import Tokens
 
 LONG_AGO = -20_000  # in hours: cursors of the future are refused by the real clock
 T0 = samples.T0 + LONG_AGO * HOUR
@@ -81,11 +82,12 @@ async def serving_archive(
     is_public: bool = True,
     settings: ServerSettings | None = None,
     hours: Sequence[int] = HOURS,
+    tokens: Tokens | None = None,
 ) -> AsyncIterator[tuple[Harness, Archive]]:
     """Serve a folder archive of some hours."""
     archive = Archive(root)
     archive.fill(hours)
     await archive.look()
     listing = archive.listing(is_public=is_public)
-    async with serving(root / "data", settings=settings, archive=listing) as harness:
+    async with serving(root / "data", settings=settings, archive=listing, tokens=tokens) as harness:
         yield harness, archive

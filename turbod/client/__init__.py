@@ -1,5 +1,6 @@
 """Reading a turbod from outside: history and the live stream, as one sequence of records."""
 
+from turbod.bearer import BadToken
 from turbod.client.following import Records, follow
 from turbod.client.news import Progress, Status, Stuck
 from turbod.client.record import Record
@@ -11,6 +12,7 @@ from turbod.filter import InvalidRequest
 __all__ = [
     "BadAddress",
     "BadCursor",
+    "BadToken",
     "Gap",
     "InvalidRequest",
     "Progress",

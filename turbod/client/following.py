@@ -10,6 +10,7 @@ from typing import Final, Self
 import msgspec
 import trio
 
+from turbod import bearer
 from turbod.client.buffer import Buffer
 from turbod.client.known import Known
 from turbod.client.news import Progress, Status
@@ -147,6 +148,7 @@ class Records:
 async def follow(
     servers: str | Iterable[str],
     *,
+    token: str | None = None,
     cursor: str | int | None = None,
     collections: Sequence[str] = (),
     dids: Sequence[str] = (),
@@ -171,6 +173,7 @@ async def follow(
     Args:
         servers: one URL, or several of servers that have the same events: one is read at a time,
             and where it fails the next takes over.
+        token: what the servers ask for, if they do; sent to each of them, and to nobody else.
         cursor: where to begin: what was saved, 0 for the oldest, an age as `-15m`, or an RFC 3339
             time. None or empty: from now on.
         collections: NSIDs, or prefixes ending `.*`; of commits only.
@@ -189,6 +192,7 @@ async def follow(
 
     Raises:
         BadAddress: a URL is none of a turbod.
+        BadToken: the token can be none.
         InvalidRequest: a filter is malformed.
         BadCursor: the cursor is none.
     """
@@ -215,6 +219,7 @@ async def follow(
             shard=shard,
         ),
         buffer,
+        token=None if token is None else bearer.sendable(token, origin="token"),
         cursor=begin,
         slop_us=slop_us,
         give_up_seconds=math.inf if give_up_seconds is None else give_up_seconds,

@@ -99,6 +99,7 @@ class Reader:
         wanted: Wanted,
         buffer: Buffer[Item],
         *,
+        token: str | None,
         cursor: int | None,
         slop_us: int,
         give_up_seconds: float,
@@ -106,6 +107,7 @@ class Reader:
         self._servers = servers
         self._filter = wanted.filter
         self._buffer = buffer
+        self._token = token
         self._slop_us = slop_us
         self._give_up_seconds = give_up_seconds
         self._latest = servers[0]
@@ -124,6 +126,7 @@ class Reader:
                 records=self._take_records,
                 told=self._take_told,
                 ready=buffer.room,
+                token=token,
                 hello=wanted.hello,
             )
 
@@ -174,7 +177,7 @@ class Reader:
         if not is_there or server.stream.cursor is None or not is_old(server.cursor):
             return
         try:
-            async with WebSource(str(server.archive)) as source:
+            async with WebSource(str(server.archive), token=self._token) as source:
                 while is_old(server.cursor) and await self._walk(server, source):
                     pass  # more hours were finished meanwhile
         except (StoreFault, msgspec.MsgspecError) as fault:

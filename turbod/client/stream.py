@@ -84,6 +84,7 @@ class Stream:
         records: takes lines.
         told: takes objects.
         ready: awaited before each message is read, so that whoever is full holds the server up.
+        token: sent as `Authorization: Bearer`; None for none.
         hello: sent first: an options_update, for a URL that says `requireHello=true`.
 
     Raises:
@@ -98,9 +99,11 @@ class Stream:
         records: Callable[[Sequence[bytes]], None],
         told: Callable[[dict[str, Any]], None],
         ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        token: str | None = None,
         hello: str | None = None,
     ) -> None:
         self._url = stream_url(url)
+        self._token = token
         self.cursor = cursor
         self._records = records
         self._told = told
@@ -165,7 +168,7 @@ class Stream:
         stream = await _open(parts)
         try:
             async with trio.open_nursery() as nursery:
-                websocket = await _upgrade(nursery, stream, parts)
+                websocket = await _upgrade(nursery, stream, parts, self._token)
                 self._is_connected = True
                 if self._hello is not None:
                     await websocket.send_message(self._hello)
@@ -232,15 +235,16 @@ async def _open(parts: SplitResult) -> Transport:
 
 
 async def _upgrade(
-    nursery: trio.Nursery, stream: Transport, parts: SplitResult
+    nursery: trio.Nursery, stream: Transport, parts: SplitResult, token: str | None
 ) -> trio_websocket.WebSocketConnection:
+    bearer = [] if token is None else [(b"Authorization", f"Bearer {token}".encode("ascii"))]
     # The library's own timeout waits for its reader for ever: the deadline is the caller's.
     return await trio_websocket.wrap_client_stream(
         nursery,
         stream,
         parts.netloc.rpartition("@")[2],
         f"{parts.path}?{parts.query}",
-        extra_headers=[(b"User-Agent", f"turbod/{__version__}".encode())],
+        extra_headers=[(b"User-Agent", f"turbod/{__version__}".encode()), *bearer],
         max_message_size=MAX_MESSAGE_BYTES,
         receive_buffer_size=65536,
     )

@@ -17,7 +17,8 @@ from turbod.archive.stores.store import NotThere, Store, StoreFault
 from turbod.cursor import LIMIT
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_entries import ARCHIVE, Entries, Summary
-from turbod.server.file_answer import Downloads, File, Outlet, choose_part
+from turbod.server.file_answer import Downloads, File, Outlet, Part, choose_part
+from turbod.server.guard import Guest
 from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.request import Refusal, Request, answer
 
@@ -57,7 +58,7 @@ class ArchiveListing:
         instance: who writes them.
         summary: what is in an object; raises Damaged or StoreFault. Asked once for each object
             while KEPT_BYTES of what it says are kept.
-        is_public: whether anybody may ask.
+        is_public: whether everybody may ask who is let in at all.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class ArchiveListing:
         self._identity_bytes = b""
         self._identity_until = float("-inf")
 
-    def check_public(self) -> None:
-        """Pass where anybody may ask.
+    def check_public(self, guest: Guest) -> None:
+        """Pass where a guest may ask.
 
         Raises:
             Refusal: NotPublic.
         """
-        if not self._is_public:
+        if not self._is_public and not (guest.token is not None and guest.token.archive):
             raise Refusal(
                 403,
                 "NotPublic",
@@ -104,7 +105,9 @@ class ArchiveListing:
         """Cut short the downloads under way."""
         self._downloads.stop()
 
-    async def answer(self, request: Request, send: Send, outlet: Outlet, *, asked: Asked) -> None:
+    async def answer(
+        self, request: Request, send: Send, outlet: Outlet, *, guest: Guest, asked: Asked
+    ) -> None:
         """Send the whole HTTP answer.
 
         Raises:
@@ -116,7 +119,7 @@ class ArchiveListing:
             if request.path == ARCHIVE:
                 await self._answer_page(request, send, asked)
             else:
-                await self._answer_object(request, send, outlet)
+                await self._answer_object(request, send, outlet, guest)
         except NotThere:
             raise _not_found() from None
         except StoreFault:
@@ -178,7 +181,9 @@ class ArchiveListing:
             held = self._catalogue.before(held.name.first)
         return 0 if held is None else held.name.last
 
-    async def _answer_object(self, request: Request, send: Send, outlet: Outlet) -> None:
+    async def _answer_object(
+        self, request: Request, send: Send, outlet: Outlet, guest: Guest
+    ) -> None:
         if request.query:
             raise Refusal(400, "InvalidRequest", "an object takes no parameters")
         key = unquote(request.path.removeprefix(ARCHIVE + "/"))
@@ -191,11 +196,11 @@ class ArchiveListing:
             if url is not None:
                 await send(answer(307, b"", headers={"Location": url}))
                 return
-        await self._send_object(held, request, send, outlet)
-
-    async def _send_object(self, held: Held, request: Request, send: Send, outlet: Outlet) -> None:
         tag = f'"{held.name.first}-{held.name.last}"'
-        part = choose_part(request, File(held.size, tag, OBJECT_TYPE))
+        file = File(held.size, tag, OBJECT_TYPE, is_private=guest.token is not None)
+        await self._send_object(held, choose_part(request, file), send, outlet)
+
+    async def _send_object(self, held: Held, part: Part, send: Send, outlet: Outlet) -> None:
         if not part.size:
             await send(part.head)
             return

@@ -2,7 +2,7 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, NoReturn
 
@@ -12,12 +12,14 @@ import trio
 from turbod import heartbeat
 from turbod.config import ServerSettings
 from turbod.filter import STREAM_PARAMETERS, InvalidRequest, Options, read_query
+from turbod.server import origins
 from turbod.server.admission import RETRY_AFTER_SECONDS, Ticket
 from turbod.server.endpoints import STREAMS, choose_framing
 from turbod.server.file_answer import Outlet, Stuck
-from turbod.server.interests import Interest, TooManyFilters
+from turbod.server.guard import Guard, Guest
+from turbod.server.interests import Interest, Share, TooManyFilters
 from turbod.server.packing import View
-from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer
+from turbod.server.request import HeadReader, Refusal, Request, upgrade_answer, with_headers
 from turbod.server.services import Services
 from turbod.server.status import Plain, check_archive_room, starting
 from turbod.server.subscriber import TICK_SECONDS, Subscriber
@@ -29,6 +31,7 @@ LINGER_SECONDS: Final = 1.0  # for a client to read an answer before the socket 
 LINGER_BYTES: Final = 256 * 1024
 LOGGED_ERRORS: Final = 10
 HEAD_PIECE_BYTES: Final = 16 * 1024
+REVOKED_SECONDS: Final = 5.0  # for a client to take what tells it so
 
 log = structlog.get_logger()
 
@@ -46,8 +49,11 @@ class Ledger:
 class Connections:
     """Serves connections; knows the subscribers among them."""
 
-    def __init__(self, settings: ServerSettings, services: Services, plain: Plain) -> None:
+    def __init__(
+        self, settings: ServerSettings, services: Services, plain: Plain, guard: Guard
+    ) -> None:
         self._settings = settings
+        self._guard = guard
         self._services = services
         self._plain = plain
         self.unfinished = Unfinished()
@@ -87,28 +93,58 @@ class Connections:
 
     async def _serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
         _set_options(stream, stuck_seconds=self._settings.stuck_seconds)
+        headers: Mapping[str, str] = {}
         try:
             request = await self._read_request(stream)
             if request is None:
                 return
             ticket.greeted()
             ticket.attribute(request.headers)
-            if self.is_draining:
-                raise shutting_down()
-            if request.path in STREAMS:
-                opened = self._open(stream, request)
-                del request  # its head may have 64 KiB, and a subscription lasts
-                await self._stream(stream, *opened)
-                return
-            outlet = Outlet(stream, stuck_seconds=self._settings.stuck_seconds)
-            await self._plain.answer(request, partial(send_last, stream), outlet)
-            self.ledger.answered += 1
+            allowed = self._settings.allowed_origins
+            origins.check(request, allowed)
+            headers = origins.headers(request, allowed)
+            if request.method == "OPTIONS":
+                await send_last(stream, origins.preflight(request, allowed))
+            else:
+                await self._admit(stream, request, ticket, headers)
         except Stuck:
-            self.ledger.resets += 1
-            reset(stream)
+            self._reset(stream)
         except Refusal as refusal:
             self.ledger.refused[refusal.name] += 1
-            await send_last(stream, refusal.answer())
+            await send_last(stream, refusal.answer(), headers=headers)
+
+    async def _admit(
+        self,
+        stream: trio.SocketStream,
+        request: Request,
+        ticket: Ticket,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Serve a guest until it is through, or has to go.
+
+        Raises:
+            Refusal: where it is none, or asks for what it cannot have.
+        """
+        if self.is_draining:
+            raise shutting_down()
+        with self._guard.admitted(request, ticket.address) as guest, trio.CancelScope() as stay:
+            guest.revoke = stay.cancel
+            if request.path in STREAMS:
+                opened = self._open(stream, request, guest)
+                del request  # its head may have 64 KiB, and a subscription lasts
+                guest.revoke = partial(_send_away, opened[-1], stay)
+                await self._stream(stream, *opened)
+                return
+            outlet = Outlet(stream, stuck_seconds=self._settings.stuck_seconds, headers=headers)
+            send = partial(send_last, stream, headers=headers)
+            await self._plain.answer(request, send, outlet, guest=guest)
+            self.ledger.answered += 1
+        if stay.cancelled_caught:
+            self._reset(stream)
+
+    def _reset(self, stream: trio.SocketStream) -> None:
+        self.ledger.resets += 1
+        reset(stream)
 
     async def _read_request(self, stream: trio.SocketStream) -> Request | None:
         reader = HeadReader()
@@ -126,7 +162,7 @@ class Connections:
         )
 
     def _open(
-        self, stream: trio.SocketStream, request: Request
+        self, stream: trio.SocketStream, request: Request, guest: Guest
     ) -> tuple[bytes, WebSocket, Subscriber]:
         """Return the answer that opens the WebSocket, and who serves it.
 
@@ -148,11 +184,13 @@ class Connections:
             stuck_seconds=self._settings.stuck_seconds,
             unfinished=self.unfinished,
         )
+        share = guest.share_of(services.interests)
         subscriber = Subscriber(
             websocket,
             services,
+            interests=share,
             view=View(
-                self._interest(options),
+                _interest(options, share),
                 framing=framing,
                 batch=options.batch,
                 compress=options.compress,
@@ -179,25 +217,31 @@ class Connections:
             self.subscribers.remove(subscriber)
             subscriber.close()
             if websocket.was_reset:
-                self.ledger.resets += 1
-                reset(stream)
-
-    def _interest(self, options: Options) -> Interest:
-        try:
-            return self._services.interests.acquire(options.filter)
-        except TooManyFilters as error:
-            raise Refusal(
-                429,
-                "TooManyFilters",
-                f"{error}; try again later",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-            ) from None
+                self._reset(stream)
 
     def _options(self, request: Request) -> Options:
         try:
             return read_query(request.query, known=STREAM_PARAMETERS, served=self._services.served)
         except InvalidRequest as error:
             raise Refusal(400, "InvalidRequest", str(error)) from None
+
+
+def _interest(options: Options, share: Share) -> Interest:
+    try:
+        return share.acquire(options.filter)
+    except TooManyFilters as error:
+        raise Refusal(
+            429,
+            "TooManyFilters",
+            f"{error}; try again later",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        ) from None
+
+
+def _send_away(subscriber: Subscriber, stay: trio.CancelScope) -> None:
+    """Let a subscriber be told why it has to go, and go without a word where it takes none."""
+    subscriber.revoke()
+    stay.deadline = min(stay.deadline, trio.current_time() + REVOKED_SECONDS)
 
 
 async def _converse(websocket: WebSocket, subscriber: Subscriber) -> None:
@@ -218,13 +262,15 @@ async def _converse(websocket: WebSocket, subscriber: Subscriber) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def send_last(stream: trio.SocketStream, answer: bytes) -> None:
-    """Send an answer and see to it that the client can read it before the socket closes.
+async def send_last(
+    stream: trio.SocketStream, answer: bytes, *, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send an answer, and see to it that the client can read it before the socket closes.
 
     A socket closed with unread bytes in it sends a reset, which would overtake the answer.
     """
     with trio.move_on_after(ANSWER_SECONDS):
-        await stream.send_all(answer)
+        await stream.send_all(with_headers(answer, headers or {}))
         await stream.send_eof()
         with trio.move_on_after(LINGER_SECONDS):
             left = LINGER_BYTES

@@ -46,6 +46,8 @@ TURBOSTREAM_JSON: Final = Framing(
     news=msgspec.json.encode,
     shares_arrays=True,
 )
+# Followed by a token, which is all that a browser lets a script send of it.
+BEARER: Final = "bearer."
 FRAMINGS: Final = {framing.name: framing for framing in (TURBOSTREAM_JSON,)}
 STREAMS: Final = {
     "/turbostream": Endpoint(TURBOSTREAM_JSON, metadata=True),
@@ -56,9 +58,13 @@ STREAMS: Final = {
 def choose_framing(endpoint: Endpoint, offered: Iterable[str]) -> tuple[Framing, str | None]:
     """Return the first known framing in the client's order and its name to echo.
 
-    Where none is known the path's own holds, and nothing is echoed.
+    Where none is known the path's own holds, and nothing is echoed; but a browser that offered a
+    token and nothing else breaks off where it gets nothing back (WebSockets standard, "establish
+    a WebSocket connection"), so it gets what it sent.
     """
-    for name in offered:
+    names = list(offered)
+    for name in names:
         if name in FRAMINGS:
             return FRAMINGS[name], name
-    return endpoint.framing, None
+    is_token_alone = bool(names) and all(name.startswith(BEARER) for name in names)
+    return endpoint.framing, names[0] if is_token_alone else None

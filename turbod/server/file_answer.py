@@ -11,13 +11,13 @@ import trio
 
 from turbod.archive.stores.store import StoreFault
 from turbod.server.admission import too_many_connections
-from turbod.server.request import Refusal, Request, answer_head
+from turbod.server.request import Refusal, Request, answer_head, with_headers
 from turbod.server.websocket import PIECE_BYTES, Gone
 
 BLOCK_BYTES: Final = 256 * 1024  # read at once, and all that a download holds
 CONCURRENT_DOWNLOADS: Final = 8
 LOGGED_FAILURES: Final = 10
-CACHE_CONTROL: Final = "public, max-age=31536000, immutable"  # RFC 8246: it never changes
+IMMUTABLE: Final = "max-age=31536000, immutable"  # RFC 8246: it never changes
 
 log = structlog.get_logger()
 
@@ -31,11 +31,21 @@ class Stuck(Gone):
 
 
 class File(msgspec.Struct, frozen=True):
-    """What is served: bytes that never change under one tag."""
+    """What is served: bytes that never change under one tag.
+
+    Attributes:
+        is_private: whether caches may not give to others what they keep of it.
+    """
 
     size: int
     tag: str
     content_type: str
+    is_private: bool = False
+
+    @property
+    def cache_control(self) -> str:
+        """Who may keep it."""
+        return f"{'private' if self.is_private else 'public'}, {IMMUTABLE}"
 
     def headers(self, size: int) -> dict[str, str]:
         """Return the headers of an answer that holds `size` bytes of it."""
@@ -44,7 +54,7 @@ class File(msgspec.Struct, frozen=True):
             "Content-Length": str(size),
             "ETag": self.tag,
             "Accept-Ranges": "bytes",
-            "Cache-Control": CACHE_CONTROL,
+            "Cache-Control": self.cache_control,
         }
 
 
@@ -67,7 +77,7 @@ def choose_part(request: Request, file: File) -> Part:
     if (wanted := request.tokens("if-match")) and not {file.tag, "*"} & set(wanted):
         raise Refusal(412, "PreconditionFailed", f"If-Match: the object's tag is {file.tag}")
     if {file.tag, f"W/{file.tag}", "*"} & set(request.tokens("if-none-match")):
-        return Part(answer_head(304, {"ETag": file.tag, "Cache-Control": CACHE_CONTROL}))
+        return Part(answer_head(304, {"ETag": file.tag, "Cache-Control": file.cache_control}))
     if request.is_head:  # which has no ranges
         return Part(answer_head(200, file.headers(file.size)))
     span = _span(request.headers, file)
@@ -103,11 +113,18 @@ def _span(headers: Mapping[str, str], file: File) -> tuple[int, int] | None:
 
 
 class Outlet:
-    """Takes a long answer piece by piece, as fast as the client does."""
+    """Takes a long answer piece by piece, as fast as the client does; adds headers to its head."""
 
-    def __init__(self, stream: trio.SocketStream, *, stuck_seconds: float) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        *,
+        stuck_seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._stream = stream
         self._stuck_seconds = stuck_seconds
+        self._headers = headers or {}
 
     async def send(self, data: bytes) -> None:
         """Send all of it.
@@ -115,7 +132,8 @@ class Outlet:
         Raises:
             Stuck: the client did not take 64 KiB of it in time.
         """
-        view = memoryview(data)
+        view = memoryview(with_headers(data, self._headers) if self._headers else data)
+        self._headers = {}
         for start in range(0, len(view), PIECE_BYTES):
             with trio.move_on_after(self._stuck_seconds) as patience:
                 await self._stream.send_all(view[start : start + PIECE_BYTES])

@@ -28,6 +28,21 @@ class Interest:
         self.users = 0
 
 
+class Account:
+    """What the connections of one owner have together.
+
+    Attributes:
+        connections: open now.
+        dids: in their filters, each counted as often as some filter has it.
+    """
+
+    __slots__ = ("connections", "dids")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.dids = 0
+
+
 class Interests:
     """Owns every Interest that some connection holds.
 
@@ -65,3 +80,49 @@ class Interests:
         if not interest.users:
             del self._interests[interest.filter]
             self.dids -= interest.filter.did_count
+
+
+class Share:
+    """The Interests of all, as far as one owner may have some.
+
+    Args:
+        interests: of all.
+        account: of the owner's connections.
+        name: the owner's.
+        max_dids: in the filters of all its connections; None for no bound of its own.
+    """
+
+    def __init__(
+        self,
+        interests: Interests,
+        account: Account,
+        *,
+        name: str = "",
+        max_dids: int | None = None,
+    ) -> None:
+        self._interests = interests
+        self._account = account
+        self._name = name
+        self._max_dids = max_dids
+
+    def acquire(self, chosen: Filter, *, replacing: Interest | None = None) -> Interest:
+        """Return the Interest of a filter, which may soon take another's place.
+
+        Raises:
+            TooManyFilters: where its DIDs would exceed a bound.
+        """
+        count = chosen.did_count
+        held = self._account.dids - (0 if replacing is None else replacing.filter.did_count)
+        if count and self._max_dids is not None and held + count > self._max_dids:
+            raise TooManyFilters(
+                f"the filters of the token {self._name} together hold {held} DIDs of at most "
+                f"{self._max_dids}, and this one has {count}"
+            )
+        interest = self._interests.acquire(chosen)
+        self._account.dids += count
+        return interest
+
+    def release(self, interest: Interest) -> None:
+        """Give back what `acquire` returned."""
+        self._account.dids -= interest.filter.did_count
+        self._interests.release(interest)

@@ -8,6 +8,7 @@ from turbod.eventlog.chunk import Gap
 
 # What a store says of itself names the operator's folder or bucket, and stands in the log.
 ARCHIVE_AWAY: Final = "the archive does not answer; come again later"
+AUTH_REVOKED: Final = "the token that you connected with is no longer known here"
 
 Reason = Literal["connect", "progress", "heartbeat", "cutover", "options", "bye"]
 

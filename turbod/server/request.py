@@ -13,6 +13,7 @@ import msgspec
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEAD_LINES: Final = 1000  # the 16,000 that fit into 64 KiB would take 20 ms
 WEBSOCKET_VERSION: Final = "13"
+METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _KEY_BYTES = 16
@@ -23,10 +24,12 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\]
 
 _REASONS = {
     200: "OK",
+    204: "No Content",
     206: "Partial Content",
     304: "Not Modified",
     307: "Temporary Redirect",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -60,7 +63,7 @@ class Refusal(Exception):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request for GET or HEAD without a body, every byte of its head ASCII.
+    """A request for GET, HEAD or OPTIONS without a body, every byte of its head ASCII.
 
     Attributes:
         headers: names in lower case; several of one name are joined by commas.
@@ -179,6 +182,15 @@ def answer_head(status: int, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
+def with_headers(answer: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return an answer, or its beginning, with more headers; nothing stays nothing."""
+    if not answer:
+        return answer
+    status, line_break, rest = answer.partition(b"\r\n")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return status + line_break + lines.encode("ascii") + rest
+
+
 def _parse(head: bytes, rest: bytes) -> Request:
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     try:
@@ -199,8 +211,8 @@ def _request(event: h11.Request, rest: bytes) -> Request:
         name, value = raw_name.decode("ascii"), raw_value.decode("ascii")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     method = event.method.decode("ascii")
-    if method not in {"GET", "HEAD"}:
-        raise _not_allowed("GET, HEAD")
+    if method not in METHODS:
+        raise _not_allowed(", ".join(METHODS))
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise _invalid("a request has no body here")
     if event.http_version != b"1.1" and "upgrade" in headers:

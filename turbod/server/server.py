@@ -10,12 +10,14 @@ from turbod.config import ServerSettings
 from turbod.server.admission import Admission
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.connection import Connections
+from turbod.server.guard import Guard
 from turbod.server.interests import Interests
 from turbod.server.listener import Doorkeeper
 from turbod.server.packing import Packer, Withhold
 from turbod.server.services import Services
 from turbod.server.source import Log
 from turbod.server.status import Plain
+from turbod.server.tokens import Tokens
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
@@ -35,6 +37,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
         errors: connections that failed by a mistake of our own.
         filter_dids: DIDs in the filters of all subscribers.
         unfinished_bytes: of client messages whose end has not come.
+        tokens: connections open with each, by its name.
+        wrong_tokens: sent since the start.
     """
 
     connections: int
@@ -54,6 +58,8 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     errors: int
     filter_dids: int
     unfinished_bytes: int
+    tokens: dict[str, int]
+    wrong_tokens: int
 
 
 class Server:
@@ -70,6 +76,7 @@ class Server:
         withhold: what a record's line becomes before it is passed on; None leaves it out.
         now_us: the clock.
         archive: what /archive answers; None for nothing.
+        tokens: who may connect; None for everybody.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Server:
         withhold: Withhold | None = None,
         now_us: Callable[[], int],
         archive: ArchiveListing | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._settings = settings
         self._packer = Packer(withhold=withhold)
@@ -103,7 +111,8 @@ class Server:
         )
         self._archive = archive
         self._admission = Admission(settings)
-        self._connections = Connections(settings, self._services, self._plain)
+        self._guard = Guard(settings, tokens)
+        self._connections = Connections(settings, self._services, self._plain, self._guard)
         self._accepting: trio.CancelScope | None = None
         self._serving: trio.CancelScope | None = None
         self._all_gone = trio.Event()
@@ -159,6 +168,14 @@ class Server:
         self._serving.cancel()
         await self._all_gone.wait()
 
+    def set_tokens(self, tokens: Tokens | None) -> None:
+        """Let these hold from now on, or let everybody in.
+
+        Who is connected without one of them has to go at once; for the others the limits hold with
+        which they came.
+        """
+        self._guard.set_tokens(tokens)
+
     def adapt(self, *, collections: Sequence[str]) -> None:
         """Take up settings that have changed, and what the log holds from now on.
 
@@ -197,4 +214,6 @@ class Server:
             errors=connections.ledger.errors,
             filter_dids=self._interests.dids,
             unfinished_bytes=connections.unfinished.bytes,
+            tokens=self._guard.connections(),
+            wrong_tokens=self._guard.wrong_tokens,
         )

@@ -14,6 +14,7 @@ from turbod.filter import RECORDS_PARAMETERS, InvalidRequest, read_query
 from turbod.server.admission import RETRY_AFTER_SECONDS, too_many_connections
 from turbod.server.archive_listing import ArchiveListing, is_archive
 from turbod.server.file_answer import Outlet
+from turbod.server.guard import Guest
 from turbod.server.news import ARCHIVE_AWAY
 from turbod.server.page import Page
 from turbod.server.records import read_page
@@ -63,7 +64,12 @@ class Plain:
             )
 
     async def answer(
-        self, request: Request, send: Callable[[bytes], Awaitable[None]], outlet: Outlet
+        self,
+        request: Request,
+        send: Callable[[bytes], Awaitable[None]],
+        outlet: Outlet,
+        *,
+        guest: Guest,
     ) -> None:
         """Send the whole HTTP answer, a long one through the outlet.
 
@@ -72,12 +78,12 @@ class Plain:
             Gone: where a long answer ended before its end.
         """
         if self._archive is not None and is_archive(request.path):
-            self._archive.check_public()
+            self._archive.check_public(guest)
             self.check_ready()
-            await self._archive.answer(request, send, outlet, asked=self._asked)
+            await self._archive.answer(request, send, outlet, guest=guest, asked=self._asked)
             return
         if request.path != "/records":
-            await send(self._brief(request))
+            await send(self._brief(request, guest))
             return
         self.check_ready()
         try:
@@ -94,7 +100,7 @@ class Plain:
         assert asked is not None, "a text was given"
         return asked
 
-    def _brief(self, request: Request) -> bytes:
+    def _brief(self, request: Request, guest: Guest) -> bytes:
         match request.path:
             case "/":
                 page = self._page.render(request.host)
@@ -103,7 +109,7 @@ class Plain:
                 return _answer(request, _json({"ok": True}))
             case "/readyz":
                 is_ready, detail = self._ready()
-                body = _json({"ready": is_ready, **detail})
+                body = _json({"ready": is_ready, **(detail if guest.is_trusted else {})})
                 return _answer(request, body, status=200 if is_ready else 503)
             case "/metrics":
                 return _answer(request, self._metrics(), METRICS_TYPE)

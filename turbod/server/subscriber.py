@@ -14,7 +14,7 @@ from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import Filter, InvalidRequest, read_options_update
 from turbod.server import news
-from turbod.server.interests import TooManyFilters
+from turbod.server.interests import Share, TooManyFilters
 from turbod.server.packing import PIECE_BYTES, Frames, View
 from turbod.server.places import Place
 from turbod.server.services import BIG_MESSAGES, Services
@@ -43,6 +43,7 @@ class Subscriber:
         websocket: WebSocket,
         services: Services,
         *,
+        interests: Share,
         view: View,
         position: int,
         asked: int | None,
@@ -51,6 +52,7 @@ class Subscriber:
     ) -> None:
         self._voice = Voice(websocket, services, view=view, metadata=metadata)
         self._services = services
+        self._interests = interests
         self._log = services.log
         self._view = view
         self._position = position
@@ -67,6 +69,7 @@ class Subscriber:
         self._following_since = trio.current_time()
         self._is_interrupted = False
         self._is_stopping = False
+        self._is_revoked = False
         self._failure: Pruned | HistoryUnavailable | None = None
         self._mistake: str | None = None
         self._update: View | None = None
@@ -80,6 +83,11 @@ class Subscriber:
     def stop(self) -> None:
         """Say bye after the frame that is being sent."""
         self._is_stopping = True
+        self._interrupt()
+
+    def revoke(self) -> None:
+        """Say after the frame that is being sent that its token is one no longer."""
+        self._is_revoked = True
         self._interrupt()
 
     def give_way(self) -> None:
@@ -127,8 +135,8 @@ class Subscriber:
         if self._watch is not None:
             self._watch.close()
         if self._update is not None:
-            self._services.interests.release(self._update.interest)
-        self._services.interests.release(self._view.interest)
+            self._interests.release(self._update.interest)
+        self._interests.release(self._view.interest)
 
     def _take_update(self, message: bytes | None) -> None:
         if message is None:
@@ -142,11 +150,11 @@ class Subscriber:
         chosen: Filter = read_options_update(
             message, served=self._services.served, shard=self._shard
         )
-        interests = self._services.interests
         if self._update is not None:
-            interests.release(self._update.interest)
+            self._interests.release(self._update.interest)
             self._update = None
-        self._update = self._view.with_interest(interests.acquire(chosen))
+        interest = self._interests.acquire(chosen, replacing=self._view.interest)
+        self._update = self._view.with_interest(interest)
 
     def _interrupt(self) -> None:
         self._is_interrupted = True
@@ -164,7 +172,7 @@ class Subscriber:
         if self._require_hello and not await self._hello():
             return Close(1008, f"no options_update within {HELLO_SECONDS:.0f} seconds")
         self._watch = self._log.watch(self._view.interest.all_dids)
-        if self._mistake is None and not self._is_stopping:
+        if not (self._is_revoked or self._is_stopping or self._mistake is not None):
             await self._begin()
         while True:
             if (end := await self._attend()) is not None:
@@ -197,6 +205,8 @@ class Subscriber:
     async def _attend(self) -> Close | None:
         """See to what interrupted."""
         self._is_interrupted = False
+        if self._is_revoked:
+            return await self._fail("AuthRevoked", news.AUTH_REVOKED)
         if self._mistake is not None:
             return await self._fail("InvalidMessage", self._mistake)
         if self._is_stopping:
@@ -222,7 +232,7 @@ class Subscriber:
         """Let a new filter hold from the next event on; tell whether there was one."""
         if self._update is None:
             return False
-        self._services.interests.release(self._view.interest)
+        self._interests.release(self._view.interest)
         self._view, self._update = self._update, None
         if self._watch is not None:
             self._watch.change(self._view.interest.all_dids)

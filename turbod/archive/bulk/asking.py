@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from turbod import config, cursor
+from turbod import bearer, config, cursor
 from turbod.archive.bulk.parts import Asked
 from turbod.archive.bulk.walk import MAX_PARALLEL, PARALLEL
 from turbod.archive.catalogue import Catalogue
@@ -73,7 +73,8 @@ async def opened(options: argparse.Namespace) -> AsyncIterator[Source]:
     """
     text: str = options.source
     if text.startswith(("http://", "https://")):
-        async with WebSource(text, keeps_details=options.action == "ls") as source:
+        token = bearer.from_environment(os.environ)
+        async with WebSource(text, token=token, keeps_details=options.action == "ls") as source:
             yield source
         return
     yield _open_store(options)

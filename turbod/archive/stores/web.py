@@ -37,11 +37,13 @@ class WebSource:
 
     Args:
         url: `https://host`, and a path where its `/archive` lies below one.
+        token: sent to that turbod, and to nobody else; None for none.
         keeps_details: whether what a listing tells of each object is to be kept, up to 30 KB each.
     """
 
-    def __init__(self, url: str, *, keeps_details: bool = False) -> None:
+    def __init__(self, url: str, *, token: str | None = None, keeps_details: bool = False) -> None:
         self._base = url.rstrip("/")
+        self._token = token
         self._keeps_details = keeps_details
         self._client = new_client(CONNECTIONS)
         # httpcore's pool is spoilt for ever by a call cancelled while it waits for a place
@@ -188,15 +190,15 @@ class WebSource:
         """Ask the turbod, and again for a while where it has too much to do."""
         ends_at = trio.current_time() + BUSY_SECONDS
         while True:
-            reply = await self._get(url, wanted)
+            reply = await self._get(url, wanted, token=self._token)
             wait = _wait_seconds(reply.headers.get("retry-after", ""))
             if reply.status != _BUSY or trio.current_time() + wait > ends_at:
                 return reply
             await trio.sleep(wait)
 
-    async def _get(self, url: str, wanted: Wanted) -> Reply:
+    async def _get(self, url: str, wanted: Wanted, *, token: str | None = None) -> Reply:
         async with self._connections:
-            return await get(self._client, url, wanted)
+            return await get(self._client, url, wanted, token=token)
 
     # Faults ---------------------------------------------------------------------------------
 

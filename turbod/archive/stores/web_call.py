@@ -69,15 +69,20 @@ def new_client(connections: int) -> httpx.AsyncClient:
     )
 
 
-async def get(client: httpx.AsyncClient, url: str, wanted: Wanted) -> Reply:
+async def get(
+    client: httpx.AsyncClient, url: str, wanted: Wanted, *, token: str | None = None
+) -> Reply:
     """Get what is there, or where that leads to, whatever its status.
+
+    The token is for the server that was named, and for none that it leads to.
 
     Raises:
         StoreFault: nobody answered, or with more than was wanted, or but with somewhere else.
     """
     start = url
     for _ in range(MAX_REDIRECTS):
-        reply = await _get(client, url, wanted)
+        is_there = _origin(url) == _origin(start)
+        reply = await _get(client, url, wanted, token if is_there else None)
         if reply.status not in _REDIRECTS:
             return reply
         url = _redirected(url, reply.headers.get("location", ""))
@@ -103,12 +108,19 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:SHOWN_CHARACTERS])
 
 
-async def _get(client: httpx.AsyncClient, url: str, wanted: Wanted) -> Reply:
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = httpx.URL(url)
+    return parts.scheme, parts.host, parts.port
+
+
+async def _get(client: httpx.AsyncClient, url: str, wanted: Wanted, token: str | None) -> Reply:
+    bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {**wanted.headers, **bearer}
     timeout = httpx.Timeout(wanted.stall_seconds, connect=CONNECT_SECONDS)
     try:
         with trio.fail_after(wanted.seconds):
             async with client.stream(
-                "GET", url, headers=wanted.headers, timeout=timeout, follow_redirects=False
+                "GET", url, headers=headers, timeout=timeout, follow_redirects=False
             ) as response:
                 most = wanted.max_bytes if response.is_success else MAX_ERROR_BYTES
                 body = await _body(response, most + 1)
