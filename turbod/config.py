@@ -30,8 +30,10 @@ _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
 _AT_START: Final = {"restart": True}  # for what is read once; all else is read again at a reload
-# The file, what a client sends, the tests' data.
-_ELSEWHERE: Final = frozenset({"TURBOD_CONFIG", "TURBOD_TOKEN", "TURBOD_CAPTURES"})
+# The file, what a client sends; the tests' data, and where they write what they measured.
+_ELSEWHERE: Final = frozenset(
+    {"TURBOD_CONFIG", "TURBOD_TOKEN", "TURBOD_CAPTURES", "TURBOD_FIGURES"}
+)
 
 
 class ConfigError(ValueError):
