@@ -62,8 +62,9 @@ async def loaded(
     await unit.start()
     followers = [Follower(unit.port) for _ in range(FOLLOWERS)]
     hammer = Hammer(unit)
-    for each in (*followers, hammer):
-        await nursery.start(each.run)
+    await nursery.start(hammer.run)
+    for follower in followers:
+        await nursery.start(follower.run)
     simulation.rate = RATE
     await flowing(followers)
     return followers, hammer
