@@ -36,6 +36,7 @@ from turbod.upstream.upstream import Upstream
 
 SAVE_SECONDS: Final = 1.0
 DRAIN_HYDRATION_SECONDS: Final = 2.0  # what is still under way then is read again after the start
+SILENT_START_SECONDS: Final = 3.0  # below the patience of what looks at /healthz
 REWIND_US: Final = 3_600_000_000
 NEWEST_US: Final = 2_000_000  # in which the newest records are looked for
 OBSERVED_AGAIN_US: Final = 60_000_000  # of records; where more were not saved, nothing cached holds
@@ -106,7 +107,7 @@ class Daemon:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Answer on the port at once, repair the log, then read the network until cancelled."""
+        """Repair the log, answer on the port, then read the network until cancelled."""
         with self.heartbeats.watching():
             await self._run(listeners, task_status)
 
@@ -116,7 +117,7 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self.heartbeats.run)
-            await nursery.start(self.server.run, listeners)
+            nursery.start_soon(self._serve, listeners)
             await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
             await nursery.start(self.archive.run)
@@ -131,6 +132,16 @@ class Daemon:
             nursery.start_soon(self._read_upstream, self.upstream)
             log.info("ready", page=_page(listeners), head=self.log.head)
             task_status.started()
+
+    async def _serve(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Let who comes wait where we are ready soon, as after a restart; then say how we are."""
+        try:
+            with trio.move_on_after(SILENT_START_SECONDS):
+                await self.is_ready.wait()
+            await self.server.run(listeners)
+        finally:
+            for listener in listeners:
+                listener.socket.close()
 
     async def _open_log(self, nursery: trio.Nursery) -> None:
         try:

@@ -113,7 +113,7 @@ async def test_the_socket_of_a_manager_outlives_the_process(tmp_path: Path) -> N
                     answers: list[int] = []
 
                     async def ask() -> None:
-                        answers.append((await turbod.get("/healthz"))[0])
+                        answers.append((await turbod.get("/records?cursor=0"))[0])
 
                     nursery.start_soon(ask)
                     await trio.sleep(0.2)
