@@ -34,7 +34,8 @@ from.
 
 _SERVE = """\
 The daemon: reads Jetstream, hydrates through the AppView, logs to DATA, serves on HOST:PORT.
-Open http://HOST:PORT/ in a browser to see it live. Stops on SIGTERM or Ctrl-C.
+Open http://HOST:PORT/ in a browser to see it live. Stops on SIGTERM or Ctrl-C, reads its settings
+again on SIGHUP.
 
 Every setting can stand on the command line (--hydration-calls-per-second 5), in the environment
 (TURBOD_HYDRATION_CALLS_PER_SECOND=5; a list's items with spaces between them) or in a TOML file:

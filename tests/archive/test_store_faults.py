@@ -4,9 +4,11 @@ import gc
 import hashlib
 import random
 import socket
+import threading
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,9 @@ import trio
 from tests.archive.s3_servers import ACCESS_KEY, CREDENTIALS, SECRET_KEY, S3Server
 from tests.archive.scripted_s3 import HANG, Request, answer, error, scripted_s3, slow_way
 from turbod.archive.stores import s3_client
+from turbod.archive.stores.blocking import Call
 from turbod.archive.stores.s3 import S3Store
+from turbod.archive.stores.s3_faults import Task
 from turbod.archive.stores.store import AlreadyThere, NeedsMending, NotThere, StoreFault
 from turbod.config import S3Settings
 
@@ -431,6 +435,50 @@ async def test_wrong_keys_are_refused_by_a_real_server(
     assert "wrong" in str(await fault(OPERATIONS["list"], rclone.store(bucket)))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     assert "not known" in str(await fault(OPERATIONS["list"], rclone.store(bucket)))
+
+
+async def test_keys_are_looked_for_anew_when_told(
+    rclone: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They stand in a file that an operator mends while turbod runs."""
+    file = tmp_path / "credentials"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    right = f"[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"
+    file.write_text(right.replace(SECRET_KEY, "wrong"))
+    store = rclone.store(rclone.bucket())
+    assert "wrong" in str(await fault(OPERATIONS["list"], store))
+    file.write_text(right)
+    assert "wrong" in str(await fault(OPERATIONS["list"], store))
+    store.renew()
+    assert await store.list() == []
+
+
+async def test_what_is_under_way_ends_with_the_client_that_it_began_with(rclone: S3Server) -> None:
+    asker = s3_client.Asker(rclone.settings, connect_seconds=5, answer_seconds=5)
+    task, begun, goes_on = Task("", "read"), trio.Event(), threading.Event()
+    bucket = rclone.bucket()
+
+    def work(_: Call, client: "S3Client") -> int:
+        trio.from_thread.run_sync(begun.set)
+        assert goes_on.wait(5)
+        client.list_objects_v2(Bucket=bucket)
+        return id(client)
+
+    async with trio.open_nursery() as nursery:
+        found: list[int] = []
+
+        async def ask() -> None:
+            found.append(await asker.ask(task, work))
+
+        nursery.start_soon(ask)
+        await begun.wait()
+        asker.renew()
+        found.append(await asker.ask(task, lambda _, client: id(client)))
+        goes_on.set()
+    assert len(set(found)) == 2
 
 
 @pytest.mark.parametrize("kind", ["rclone", "moto"])
