@@ -153,8 +153,8 @@ def test_keys_that_a_later_version_added_are_passed_over(made: Made) -> None:
 
 
 def test_a_later_format_is_refused_and_says_what_to_do(made: Made) -> None:
-    tree = {"format": 2, "frames": "of another kind"}
-    with pytest.raises(Damaged, match="its format is 2; this turbod reads 1: update turbod"):
+    tree = {"format": 3, "frames": "of another kind"}
+    with pytest.raises(Damaged, match="its format is 3; this turbod reads up to 2: update turbod"):
         read_index(index_frame(tree), made.name)
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from turbod.archive.bulk.parts import Asked
 from turbod.archive.format.hour_object import Damaged, count_lines, read_frame
-from turbod.archive.format.index import Frame
+from turbod.archive.format.index import OTHERS, Frame
 from turbod.archive.reading.selection import Selection
 from turbod.event import KINDS, Malformed
 from turbod.eventlog.line import cursor_of
@@ -57,6 +57,8 @@ class Selecting:
 
     def _takes(self, collection: str) -> bool:
         """Tell whether all events of what an index calls a collection were asked for."""
+        if collection == OTHERS:
+            return False
         is_commit = not collection.startswith("#")
         kind = "commit" if is_commit else collection[1:]
         head = Head(0, "", kind, "", collection if is_commit else "", ())

@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 import zstandard
 
-from turbod.archive.format.index import FORMAT, Frame, Index
+from turbod.archive.format.index import OTHERS, OTHERS_FORMAT, Frame, Index
 from turbod.archive.format.names import Name
 from turbod.cursor import hour_name
+from turbod.eventlog.chunk import Gap
 from turbod.eventlog.line import cursor_of
 
 # Measured by `scripts/bench small`; the table is in docs/benchmarks.md. Bigger frames are smaller
@@ -31,6 +32,11 @@ MIN_MATCH: Final = 6
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 LEAST_LINE_BYTES: Final = 64  # no record is shorter: millions of lines are not made of few bytes
 MAX_INDEX_BYTES: Final = 16 * 1024 * 1024
+# What is decoded at one go holds the interpreter: 40 ms for a million values that are passed over,
+# 1 ms for 2,000 that are kept. So what has more commas is refused, or taken to name OTHERS only.
+MAX_FRAME_COMMAS: Final = 1_000_000  # in all frames together
+MAX_LIST_COMMAS: Final = 20_000  # in gaps, and in upstreams
+MAX_NAME_COMMAS: Final = 5_000  # in the collections of a frame, and in those of the hour
 TAIL_BYTES: Final = 512 * 1024  # what is read first: holds index and seek table of most hours
 INDEX_MAGIC: Final = 0x184D2A5D
 SEEK_TABLE_MAGIC: Final = 0x184D2A5E
@@ -49,14 +55,28 @@ class _Format(msgspec.Struct):
 
 
 class _Outline(Index, frozen=True):
-    """An index whose frames, nearly all of it, are yet to be decoded."""
+    """An index of which whatever may be long is yet to be decoded."""
 
-    frames: list[msgspec.Raw]  # type: ignore[assignment]  # in place of the frames themselves
+    collections: msgspec.Raw  # type: ignore[assignment]  # in place of what they decode to
+    frames: msgspec.Raw  # type: ignore[assignment]
+    gaps: msgspec.Raw  # type: ignore[assignment]
+    upstreams: msgspec.Raw  # type: ignore[assignment]
+
+
+class _VagueFrame(Frame, frozen=True):
+    """A frame that names too many collections."""
+
+    collections: msgspec.Raw  # type: ignore[assignment]  # passed over
 
 
 _decode_format = msgspec.json.Decoder(_Format).decode
 _decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_collections = msgspec.json.Decoder(dict[str, int]).decode
+_decode_frames = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_vague_frame = msgspec.json.Decoder(_VagueFrame).decode
+_decode_gaps = msgspec.json.Decoder(list[Gap]).decode
+_decode_upstreams = msgspec.json.Decoder(list[str]).decode
 
 
 class Damaged(ValueError):
@@ -128,12 +148,11 @@ def read_index(data: bytes, name: Name, *, pause: Callable[[], None] = lambda: N
         raise Damaged("the index has another SHA-256 than the one at its end")
     try:
         written = _decode_format(text).format
-        if written > FORMAT:
-            raise Damaged(f"its format is {written}; this turbod reads {FORMAT}: update turbod")
+        if written > OTHERS_FORMAT:
+            known = f"this turbod reads up to {OTHERS_FORMAT}: update turbod"
+            raise Damaged(f"its format is {written}; {known}")
         pause()
-        outline = _decode_outline(text)
-        frames = [_frame(raw, pause) for raw in outline.frames]
-        index = Index(**msgspec.structs.asdict(outline) | {"frames": frames})
+        index = _whole(_decode_outline(text), pause)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"the index cannot be read: {error}") from None
     _check_name(index, name)
@@ -170,9 +189,39 @@ def read_frame(data: bytes, frame: Frame) -> bytes:
     return lines
 
 
+def _whole(outline: _Outline, pause: Callable[[], None]) -> Index:
+    """Decode what may be long."""
+    frames = _decode_frames(_bounded(outline.frames, "frames", MAX_FRAME_COMMAS))
+    decoded = {
+        "collections": _collections(outline),
+        "frames": [_frame(raw, pause) for raw in frames],
+        "gaps": _decode_gaps(_bounded(outline.gaps, "gaps", MAX_LIST_COMMAS)),
+        "upstreams": _decode_upstreams(_bounded(outline.upstreams, "upstreams", MAX_LIST_COMMAS)),
+    }
+    return Index(**msgspec.structs.asdict(outline) | decoded)
+
+
+def _bounded(raw: msgspec.Raw, what: str, most_commas: int) -> bytes:
+    data = bytes(raw)
+    if data.count(b",") > most_commas:
+        raise Damaged(f"the index has too many {what}")
+    return data
+
+
+def _collections(outline: _Outline) -> dict[str, int]:
+    data = bytes(outline.collections)
+    if data.count(b",") > MAX_NAME_COMMAS:
+        return {OTHERS: outline.records}
+    return _decode_collections(data)
+
+
 def _frame(raw: msgspec.Raw, pause: Callable[[], None]) -> Frame:
     pause()
-    return _decode_frame(raw)
+    data = bytes(raw)
+    if data.count(b",") <= MAX_NAME_COMMAS:
+        return _decode_frame(data)
+    vague = _decode_vague_frame(data)
+    return Frame(**msgspec.structs.asdict(vague) | {"collections": [OTHERS]})
 
 
 def count_lines(lines: bytes, *, most: int) -> int:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from turbod.archive.format.did_filter import SoughtDids
 from turbod.archive.format.hour_object import Damaged
-from turbod.archive.format.index import Frame, Index, collection_of
+from turbod.archive.format.index import OTHERS, Frame, Index, collection_of
 from turbod.event import Malformed
 from turbod.eventlog.line import sound_cursor
 from turbod.record import head_of_line
@@ -31,7 +31,7 @@ class Inspection:
         cursors, collections, dids = _read(lines)
         if any(former >= latter for former, latter in pairwise(cursors)):
             raise Damaged(f"cursors do not rise in the frame at {frame.offset}")
-        if sorted(collections) != frame.collections:
+        if not _is_true(frame.collections, collections):
             raise Damaged(f"the frame at {frame.offset} has other collections than the index says")
         if not all(frame.dids.may_hold(SoughtDids((did,))) for did in dids):
             raise Damaged(f"the frame at {frame.offset} has a DID that its filter denies")
@@ -49,8 +49,20 @@ class Inspection:
         """
         if self._sha256.hexdigest() != self._index.sha256:
             raise Damaged("the lines have another SHA-256 than the index says")
-        if self._collections != self._index.collections:
+        told, others = dict(self._index.collections), 0
+        if OTHERS in told:
+            others = told.pop(OTHERS)
+        counted = {name: self._collections[name] for name in told}
+        if counted != told or others != self._collections.total() - sum(counted.values()):
             raise Damaged("the index counts the collections otherwise")
+
+
+def _is_true(told: list[str], there: Counter[str]) -> bool:
+    """Tell whether the collections of a frame are those that the index says."""
+    if OTHERS not in told:
+        return told == sorted(there)
+    names = set(told) - {OTHERS}
+    return len(told) == len(names) + 1 and names < there.keys()
 
 
 def _read(lines: bytes) -> tuple[list[int], Counter[str], set[str]]:

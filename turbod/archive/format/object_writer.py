@@ -4,16 +4,30 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+from msgspec.structs import replace
 
 from turbod import __version__
-from turbod.archive.format.did_filter import build
-from turbod.archive.format.hour_object import compressor, ending
-from turbod.archive.format.index import FORMAT, Frame, Index, collection_of
+from turbod.archive.format.did_filter import HASHES, DidFilter, build
+from turbod.archive.format.hour_object import MAX_INDEX_BYTES, compressor, ending
+from turbod.archive.format.index import (
+    FORMAT,
+    OTHERS,
+    OTHERS_FORMAT,
+    Frame,
+    Index,
+    collection_of,
+    count_named,
+    named,
+)
 from turbod.archive.format.names import Name
 from turbod.cursor import hour_name
 from turbod.eventlog.chunk import Gap
 from turbod.record import Head
+
+MAX_TOLD_BYTES: Final = MAX_INDEX_BYTES - 2 * 1024 * 1024  # of frames; the rest is for all else
+ANYBODY: Final = DidFilter(HASHES, b"\xff")  # rules nobody out
 
 
 class ObjectWriter:
@@ -53,7 +67,7 @@ class ObjectWriter:
         # A sync of all of it at the end would hold up the log's for 50 ms instead of 10.
         self._file.flush()
         os.fdatasync(self._file.fileno())
-        self._collections += frame.collections
+        count_named(self._collections, frame.collections)
         self.frames.append(
             Frame(
                 offset=self.frames[-1].end if self.frames else 0,
@@ -63,7 +77,7 @@ class ObjectWriter:
                 records=frame.records,
                 first=frame.first,
                 last=frame.last,
-                collections=sorted(frame.collections),
+                collections=named(frame.collections),
                 dids=build(frame.dids, pause=self._pause),
             )
         )
@@ -72,9 +86,10 @@ class ObjectWriter:
         self, *, previous: int, instance: str, upstreams: list[str], gaps: list[Gap]
     ) -> Name:
         """Write index and seek table; make the file durable; return the object's name."""
-        frames = self.frames
+        frames = _fitting(self.frames)
+        are_named = OTHERS not in self._collections and not any(map(_has_others, frames))
         index = Index(
-            format=FORMAT,
+            format=FORMAT if are_named else OTHERS_FORMAT,
             instance=instance,
             hour=hour_name(frames[0].first),
             first=frames[0].first,
@@ -93,6 +108,27 @@ class ObjectWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         return Name(index.first, index.last)
+
+
+def _fitting(frames: list[Frame]) -> list[Frame]:
+    """Let the frames of which most is told tell of nobody where all is more than is read."""
+    fitting, too_much = list(frames), sum(map(_told_bytes, frames)) - MAX_TOLD_BYTES
+    for number in sorted(range(len(frames)), key=lambda number: -_told_bytes(frames[number])):
+        if too_much <= 0:
+            break
+        fitting[number] = replace(frames[number], collections=[OTHERS], dids=ANYBODY)
+        too_much -= _told_bytes(frames[number]) - _told_bytes(fitting[number])
+    return fitting
+
+
+def _told_bytes(frame: Frame) -> int:
+    """Return what a frame takes in the index, or a little more."""
+    names = sum(len(name) + 3 for name in frame.collections)
+    return 400 + names + 4 * len(frame.dids.bits) // 3
+
+
+def _has_others(frame: Frame) -> bool:
+    return OTHERS in frame.collections
 
 
 class _OpenFrame:

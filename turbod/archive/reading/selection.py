@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from turbod.archive.format.did_filter import SoughtDids
-from turbod.archive.format.index import Frame, Index
+from turbod.archive.format.index import OTHERS, Frame, Index
 from turbod.filter import EVERYTHING, Filter, shard_number
 
 MAX_SINGLE_DIDS: Final = 8  # so many are looked for one by one: below it, that is quicker
@@ -113,6 +113,8 @@ class Selection:
 
     def _judge(self, name: str) -> bool:
         chosen = self.filter
+        if name == OTHERS:
+            return True
         if name.startswith("#"):  # `#identity` and `#account`, which no collections leave out
             return not chosen.kinds or name[1:] in chosen.kinds
         if not self._takes_commits:

@@ -61,7 +61,7 @@ class HoursPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
     Attributes:
         instance: who writes the cursors.
-        format: the highest version of the objects' format.
+        format: of the objects; where one has OTHERS among its collections, its index tells its own.
         floor: nothing up to here is in the archive.
         archived_until: the newest cursor in the store.
         cursor: where to go on; absent at the end.
