@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.acceptance.process import free_port
@@ -106,6 +107,15 @@ async def test_a_file_in_its_place_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert (await found_in(tmp_path / "data")).mark == "fault"
     assert (await found_in(tmp_path / "data" / "below")).mark == "fault"
+
+
+async def test_a_cache_that_serve_could_not_open_is_a_fault(tmp_path: Path) -> None:
+    apsw.Connection(str(tmp_path / "cache.sqlite")).execute("create table a (b)")
+    assert (await found_in(tmp_path)).mark == "ok"
+    (tmp_path / "cache.sqlite").write_bytes(b"\x00" * 4096)
+    finding = await found_in(tmp_path)
+    assert finding.mark == "fault"
+    assert "cache.sqlite" in finding.found
 
 
 async def test_one_of_a_newer_turbod_is_a_fault(tmp_path: Path) -> None:
@@ -255,7 +265,15 @@ async def at(listen: str, folder: Path) -> Finding:
     return finding
 
 
-async def test_a_free_port_is_ok_and_stays_free(tmp_path: Path) -> None:
+async def test_a_free_port_is_ok_and_not_listened_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever begins to listen in that very moment must not be refused."""
+
+    def listen(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(socket.socket, "listen", listen)
     where = f"127.0.0.1:{free_port()}"
     assert (await at(where, tmp_path)).mark == "ok"
     assert (await at(where, tmp_path)).mark == "ok"
