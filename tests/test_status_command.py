@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.acceptance.process import Turbod, free_port, serving
 from tests.archive.scripted_s3 import Request, answer, scripted_s3
+from turbod import bearer
 from turbod.amounts import size, span
 from turbod.config import ConfigError
 from turbod.simulation.world import simulated
@@ -123,12 +124,16 @@ async def test_a_token_comes_from_the_environment_and_is_in_no_word_of_ours(
 
     async with scripted_s3(script) as server:
         assert await status(server.endpoint) == 1
-        assert command.TOKEN_VARIABLE in capsys.readouterr().err
-        for token, code in (("turbod_wrong", 1), ("turbod_right", 0), ("turbod_ü", 1)):
-            monkeypatch.setenv(command.TOKEN_VARIABLE, token)
+        assert bearer.VARIABLE in capsys.readouterr().err
+        for token, code in (("turbod_wrong", 1), ("turbod_right", 0)):
+            monkeypatch.setenv(bearer.VARIABLE, token)
             assert await status(server.endpoint) == code
             said = capsys.readouterr()
             assert token not in said.out + said.err
+        monkeypatch.setenv(bearer.VARIABLE, "turbod_ü")
+        with pytest.raises(ConfigError, match=bearer.VARIABLE) as caught:
+            await status(server.endpoint)
+        assert "ü" not in str(caught.value)
 
 
 async def test_without_a_url_it_is_where_the_settings_listen(

@@ -50,7 +50,7 @@ async def test_where_all_is_well_it_says_so_exits_0_and_leaves_nothing(tmp_path:
     assert (code, complaint) == (0, ""), lines
     assert lines[-1].startswith("turbod serve would work: 0 faults")
     assert [name for name in names(lines) if name != "settings"] == [
-        *("data", "disk", "files", "memory", "port", "clock"),
+        *("data", "disk", "files", "memory", "port", "tokens", "clock"),
         *("upstream", "upstream", "appview", "archive"),
     ]
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - in an async function, and quick
@@ -71,6 +71,20 @@ async def test_beside_a_running_turbod_it_says_so_and_does_not_disturb_it(tmp_pa
             assert len(host.connects) == len(before) + 1  # ours
         assert (await turbod.get("/readyz"))[0] == 200
         assert await turbod.stop() == 0
+
+
+async def test_a_running_turbod_that_asks_for_tokens_is_known_without_one(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f'[alice]\nsha256 = "{"ab" * 32}"\n')
+    async with (
+        simulated(rate=100) as simulation,
+        serving(simulation, tmp_path / "data", options={"server-tokens": file}) as turbod,
+    ):
+        options = options_for(simulation, turbod.data, turbod.port)
+        code, lines, _ = await check(*options, "--server-tokens", str(file))
+        assert code == 0, lines
+        assert any("the running turbod answers" in line for line in lines)
+        assert any("1 may connect" in line for line in lines)
 
 
 async def test_a_fault_is_exit_1_and_in_json_an_object_a_line(tmp_path: Path) -> None:

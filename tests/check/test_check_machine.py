@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import apsw
 import pytest
 
 from tests.acceptance.process import free_port
@@ -107,15 +106,6 @@ async def test_a_file_in_its_place_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert (await found_in(tmp_path / "data")).mark == "fault"
     assert (await found_in(tmp_path / "data" / "below")).mark == "fault"
-
-
-async def test_a_cache_that_serve_could_not_open_is_a_fault(tmp_path: Path) -> None:
-    apsw.Connection(str(tmp_path / "cache.sqlite")).execute("create table a (b)")
-    assert (await found_in(tmp_path)).mark == "ok"
-    (tmp_path / "cache.sqlite").write_bytes(b"\x00" * 4096)
-    finding = await found_in(tmp_path)
-    assert finding.mark == "fault"
-    assert "cache.sqlite" in finding.found
 
 
 async def test_one_of_a_newer_turbod_is_a_fault(tmp_path: Path) -> None:
@@ -358,6 +348,28 @@ async def test_an_exclusion_list_is_read_and_what_is_no_did_named(tmp_path: Path
     [gone] = await files.look_at_exclusions(Settings(exclude=str(file)))
     assert [each.mark for each in (fine, odd, gone)] == ["ok", "warning", "fault"]
     assert "line 2" in odd.todo
+
+
+async def test_who_may_connect_is_told_and_no_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = "ab" * 32
+    file = tmp_path / "tokens"
+    file.write_text(f'[alice]\nsha256 = "{digest}"\n')
+    named = Settings(server=ServerSettings(tokens=str(file)))
+    [some] = await files.look_at_tokens(named)
+    file.write_text(f'[alice]\nsha256 = "{digest}"\nage = 9\n')
+    [odd] = await files.look_at_tokens(named)
+    file.unlink()
+    [gone] = await files.look_at_tokens(named)
+    [everybody] = await files.look_at_tokens(Settings())
+    assert [each.mark for each in (some, odd, gone, everybody)] == ["ok", "fault", "fault", "ok"]
+    assert digest not in f"{some.line()}{odd.line()}"
+    assert "whoever" in everybody.found
+    file.write_text(f'[alice]\nsha256 = "{digest}"\n')
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    [passed] = await files.look_at_tokens(Settings())
+    assert str(file) in passed.found
 
 
 async def test_files_of_credentials_that_cannot_be_read_are_named(

@@ -36,6 +36,7 @@ LOOKS: Final = (
     Look("limits", limits.look),
     Look("port", port.look),
     Look("exclude", files.look_at_exclusions),
+    Look("tokens", files.look_at_tokens),
     Look("credentials", files.look_at_credentials),
     Look("clock", clock.look),
     Look("upstream", upstream.look),

@@ -1,7 +1,6 @@
 """Looks at the data folder."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,6 @@ from turbod.start import CannotStart
 
 # What must be writable where it is there: as root's by mistake it would stop everybody else.
 _PARTS: Final = ("live", "sealed", "verified", "instance", "lock", "cache.sqlite")
-_SQLITE: Final = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html
 
 
 async def look(settings: Settings) -> list[Finding]:
@@ -61,16 +59,7 @@ def _try(data: Path, place: Path) -> float:
         path = data / part
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(0, "not for this user to write", str(path))
-    _look_at_cache(data / "cache.sqlite")
     return seconds
-
-
-def _look_at_cache(path: Path) -> None:
-    """Look at the cache's first bytes only: to open it would write beside it."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        begin = file.read(len(_SQLITE))
-        if begin not in (b"", _SQLITE):
-            raise OSError(0, "no SQLite file; delete it, which costs requests only", str(path))
 
 
 def _words(data: Path, error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Looks at the files that the settings and the environment name: exclusion list, credentials."""
+"""Looks at files that settings and environment name: exclusion list, tokens, credentials."""
 
 import os
 from collections.abc import Mapping
@@ -7,9 +7,10 @@ from typing import Final
 
 import trio
 
-from turbod import exclusion
+from turbod import exclusion, systemd
 from turbod.check.finding import Finding, fault, ok, warning
-from turbod.config import Settings
+from turbod.config import ConfigError, Settings
+from turbod.server import tokens
 
 # Where AWS's tools look for keys, if these are set; a file that is not there they pass over.
 _AWS_FILES: Final = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE")
@@ -21,6 +22,11 @@ async def look_at_exclusions(settings: Settings) -> list[Finding]:
     if not settings.exclude:
         return []
     return [await trio.to_thread.run_sync(_list, settings.exclude, abandon_on_cancel=True)]
+
+
+async def look_at_tokens(settings: Settings) -> list[Finding]:
+    """Return who may connect."""
+    return [await trio.to_thread.run_sync(_tokens, settings, abandon_on_cancel=True)]
 
 
 async def look_at_credentials(settings: Settings) -> list[Finding]:
@@ -46,6 +52,17 @@ def _list(file: str) -> Finding:
     lines = ", ".join(str(line.number) for line in ignored[:5])
     todo = f"mend line {lines}{' and more' * (len(ignored) > 5)}"  # noqa: PLR2004 - as above
     return warning("exclude", f"{found}, and {len(ignored)} lines that are none", todo)
+
+
+def _tokens(settings: Settings) -> Finding:
+    file = settings.server.tokens or systemd.credential(os.environ, "tokens")
+    try:
+        known = tokens.read(settings, os.environ)
+    except ConfigError as error:
+        return fault("tokens", str(error), "turbod does not start without them")
+    if known is None:
+        return ok("tokens", "none: whoever reaches the port may connect")
+    return ok("tokens", f"{file}: {len(list(known))} may connect, and nobody else")
 
 
 def _aws(environment: Mapping[str, str]) -> list[Finding]:

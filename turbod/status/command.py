@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from turbod import __version__, config
+from turbod import __version__, bearer, config
 from turbod.config import ConfigError
 from turbod.hydration.call import Reply, Unanswered, get
 from turbod.listen_address import url_of
@@ -20,7 +20,6 @@ from turbod.status.told import Told, read
 from turbod.status.words import faults, screen
 
 ANSWER_SECONDS: Final = 10.0
-TOKEN_VARIABLE: Final = "TURBOD_TOKEN"  # noqa: S105 - where it is, not what it is
 _OK, _UNAUTHORIZED = 200, 401
 _NOT_ASKED, _WRONG = 1, 3
 
@@ -35,7 +34,7 @@ async def run(options: argparse.Namespace) -> int:
     """Print how it is; return the exit code.
 
     Raises:
-        ConfigError: the URL is none, or a setting cannot be.
+        ConfigError: the URL is none, the token is none, or a setting cannot be.
     """
     url = _url(options)
     try:
@@ -66,7 +65,7 @@ def _url(options: argparse.Namespace) -> str:
 
 
 async def _ask(url: str) -> Reply:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    token = bearer.from_environment(os.environ)
     headers = {"User-Agent": f"turbod/{__version__}", "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
@@ -75,13 +74,11 @@ async def _ask(url: str) -> Reply:
             return await get(client, url, seconds=ANSWER_SECONDS)
     except Unanswered as error:
         raise _NotAsked(f"{url}: {error.words}; does turbod run there?") from None
-    except UnicodeError:
-        raise _NotAsked(f"{TOKEN_VARIABLE}: no token has such characters") from None
 
 
 def _told(reply: Reply, url: str) -> Told:
     if reply.status == _UNAUTHORIZED:
-        raise _NotAsked(f"{url}: asks for a token; set {TOKEN_VARIABLE} to one that it knows")
+        raise _NotAsked(f"{url}: asks for a token; set {bearer.VARIABLE} to one that it knows")
     told = read(reply.body) if reply.status == _OK else None
     if told is None:
         raise _NotAsked(f"{url}: answers {reply.status}, and not as a turbod does")

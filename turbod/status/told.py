@@ -98,6 +98,7 @@ class Server(Part, frozen=True):
     on_disk: int | None = None
     archive_readers: int | None = None
     refused: dict[str, int] | None = None
+    wrong_tokens: int | None = None
     errors: int | None = None
 
 

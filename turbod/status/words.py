@@ -190,6 +190,7 @@ def _clients(told: Told) -> str:
         f"{server.archive_readers:,} read the archive" if server.archive_readers else None,
         _counted(server.connections, "connection"),
         f"{refused:,} requests refused" if refused else None,
+        f"{server.wrong_tokens:,} wrong tokens" if server.wrong_tokens else None,
         f"{server.errors:,} failed by our mistake" if server.errors else None,
     )
 
