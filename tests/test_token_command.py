@@ -81,7 +81,7 @@ def test_where_the_entry_cannot_be_written_that_is_said() -> None:
     assert "turbod_" not in result.stderr
 
 
-@pytest.mark.parametrize("text", ["a b", "a\n", "ä", "a,b", "=", "a" * 1003])
+@pytest.mark.parametrize("text", ["a b", "a\nb", "ä", "a,b", "=", "a" * 1003])
 def test_what_can_be_no_token_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         bearer.from_environment({bearer.VARIABLE: text})
@@ -91,5 +91,5 @@ def test_what_can_be_no_token_is_refused_without_being_shown(text: str) -> None:
 
 def test_without_the_variable_or_with_an_empty_one_there_is_no_token() -> None:
     assert bearer.from_environment({}) is None
-    assert bearer.from_environment({bearer.VARIABLE: ""}) is None
-    assert bearer.from_environment({bearer.VARIABLE: "abc-._~+/=="}) == "abc-._~+/=="
+    assert bearer.from_environment({bearer.VARIABLE: " \n"}) is None
+    assert bearer.from_environment({bearer.VARIABLE: "abc-._~+/==\n"}) == "abc-._~+/=="

@@ -57,5 +57,5 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
     Raises:
         BadToken: what is there is no token.
     """
-    token = environment.get(VARIABLE)
+    token = environment.get(VARIABLE, "").strip()
     return sendable(token, origin=VARIABLE) if token else None

@@ -67,7 +67,7 @@ def _url(options: argparse.Namespace) -> str:
 async def _ask(url: str) -> Reply:
     token = bearer.from_environment(os.environ)
     headers = {"User-Agent": f"turbod/{__version__}", "Accept-Encoding": "identity"}
-    if token:
+    if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     try:
         async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
