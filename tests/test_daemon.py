@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,12 @@ import trio
 import trio.testing
 
 from tests.archive.samples_archive import T0, plain_lines
-from turbod.config import Settings
+from tests.one_daemon import running
 from turbod.daemon import Daemon, now_us
 from turbod.database import Changes, Database, StoredView
 from turbod.event import Event, parse
 
 ALICE, BOB, CAROL = (f"did:plc:{letter * 24}" for letter in "abc")
-NOWHERE = "127.0.0.1:1"
-
-
-@asynccontextmanager
-async def running(data: Path, *, exclude: str = "") -> AsyncIterator[Daemon]:
-    """Run the parts on a folder, with nobody to talk to; the end is as sudden as a crash."""
-    settings = Settings(
-        data=str(data),
-        listen="127.0.0.1:0",
-        upstream=(f"ws://{NOWHERE}/subscribe",),
-        appview=f"http://{NOWHERE}",
-        exclude=exclude,
-    )
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    daemon = Daemon(settings, data)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(daemon.run, listeners)
-        yield daemon
-        nursery.cancel_scope.cancel()
-    daemon.close()
 
 
 def account(did: str, *, active: bool) -> Event:
