@@ -69,7 +69,7 @@ STARTED: Final = {
     ("daemon.py", "self.heartbeats.run"): "is the ticker: `Heartbeats.late` looks after it",
     ("daemon.py", "self.hydrator.run"): "hydration/hydrator.py run",
     ("daemon.py", "self.log.run"): BEGINS_OTHERS,
-    ("daemon.py", "self.server.run"): BEGINS_OTHERS,
+    ("daemon.py", "self._serve"): BEGINS_OTHERS,
     ("eventlog/log.py", "self._writer.run"): "eventlog/writer.py run",
     ("hydration/appview.py", "self._call"): "hydration/appview.py _call",
     ("hydration/appview.py", "self._replace"): "closes old connections, on which nothing depends",
