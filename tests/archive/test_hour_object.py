@@ -2,12 +2,15 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +129,31 @@ async def test_two_reads_give_an_index_that_is_longer_than_the_first(
     source = Bytes(made.data)
     assert await load_index(source, "there", len(made.data), made.name) == made.index
     assert source.reads == [(len(made.data) - 200, 200), (made.offset, len(made.skippable))]
+
+
+async def test_of_indexes_that_are_longer_than_that_one_is_read_at_a_time(
+    made: Made, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Among those that share a turn: each may have 16 MiB, which nobody counts beforehand."""
+    monkeypatch.setattr(reading, "TAIL_BYTES", 200)
+    now = most = 0
+
+    class Slow(Bytes):
+        async def read(self, key: str, *, offset: int, size: int) -> bytes:
+            nonlocal now, most
+            if offset == made.offset:
+                now += 1
+                most = max(most, now)
+                await trio.sleep(1)
+                now -= 1
+            return await super().read(key, offset=offset, size=size)
+
+    turn, source = trio.Lock(), Slow(made.data)
+    load = partial(load_index, source, "there", len(made.data), made.name, turn=turn)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(load)
+    assert (most, len(source.reads), autojump_clock.rate) == (1, 6, 0)
 
 
 async def test_what_the_source_says_of_a_missing_object_comes_through(made: Made) -> None:

@@ -3,6 +3,8 @@
 
 import copy
 import gc
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -488,6 +490,24 @@ async def test_a_page_that_reads_objects_has_a_place_among_their_readers(tmp_pat
         assert refused.error == (429, "TooManyConnections")
         shut.set()
         await harness.settled(lambda: harness.server.statistics().archive_readers == 0)
+
+
+async def test_whoever_leaves_while_a_page_is_read_leaves_its_place(tmp_path: Path) -> None:
+    """At once, whether it closes or is reset, and not when the page is read."""
+    log = FakeLog(100)
+    log.before_read = after(1000)
+    settings = ServerSettings(max_history_readers=1)
+    async with serving_objects(tmp_path, log, settings=settings) as harness:
+        for linger in (None, struct.pack("ii", 1, 0)):
+            stream = await harness.connect()
+            await stream.send_all(b"GET /records?cursor=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await harness.settled(lambda: harness.server.statistics().archive_readers == 1)
+            if linger:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await stream.aclose()
+            await harness.settled(lambda: harness.server.statistics().archive_readers == 0)
+        await harness.settled(lambda: not harness.server.statistics().connections)
+        assert harness.server.statistics().errors == 0
 
 
 async def test_a_page_tells_of_gaps_in_a_header(tmp_path: Path) -> None:

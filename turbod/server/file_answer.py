@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -139,6 +139,36 @@ class Outlet:
                 await self._stream.send_all(view[start : start + PIECE_BYTES])
             if patience.cancelled_caught:
                 raise Stuck
+
+    async def while_there(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return what the work returns, and cancel it where the client leaves meanwhile.
+
+        One that closes its own side only is taken to have left, too: nothing tells it apart.
+
+        Raises:
+            Refusal: as the work does.
+            Gone: the client left.
+        """
+        found: bytes | Refusal | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._until_left, nursery.cancel_scope)
+            try:
+                found = await work()
+            except Refusal as refusal:
+                found = refusal
+            nursery.cancel_scope.cancel()
+        if found is None:
+            raise Gone
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    async def _until_left(self, work: trio.CancelScope) -> None:
+        """Pass over what it sends; cancel the work when it has closed or was reset."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._stream.receive_some(PIECE_BYTES):
+                pass
+        work.cancel()
 
 
 class Downloads:

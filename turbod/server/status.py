@@ -1,6 +1,7 @@
 """The plain GETs: the page, health, readiness, metrics, status and records."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -91,7 +92,7 @@ class Plain:
         except trio.WouldBlock:
             raise too_many_connections(f"{CONCURRENT_PAGES} pages are on their way") from None
         try:
-            await send(await self._records(request))
+            await send(await outlet.while_there(partial(self._records, request)))
         finally:
             self._pages.release()
 

@@ -21,8 +21,11 @@ async def load_index(
     name: Name,
     *,
     threads: trio.CapacityLimiter | None = None,
+    turn: trio.Lock | None = None,
 ) -> Index:
     """Read the index of an object of `size` bytes; a big one is decoded in one of the threads.
+
+    What is beyond TAIL_BYTES is read by one task at a time of those that share `turn`.
 
     Raises:
         Damaged: it is not what an object of that name is.
@@ -33,9 +36,10 @@ async def load_index(
     tail = await source.read(key, offset=begin, size=size - begin)
     offset, index_size = index_span(tail, size=size)
     if offset < begin:
-        data = await source.read(key, offset=offset, size=index_size)
-    else:
-        data = tail[offset - begin : offset - begin + index_size]
+        async with turn or trio.Lock():
+            data = await source.read(key, offset=offset, size=index_size)
+            return await trio.to_thread.run_sync(partial(_read, data, tail, name), limiter=threads)
+    data = tail[offset - begin : offset - begin + index_size]
     if index_size <= SMALL_BYTES:
         return _read(data, tail, name)
     return await trio.to_thread.run_sync(partial(_read, data, tail, name), limiter=threads)

@@ -60,6 +60,8 @@ class Objects:
             max_bytes=INDEX_BYTES, size_of=_index_bytes, hold_seconds=0, after_seconds=0
         )
         self._decoders = trio.CapacityLimiter(DECODERS)
+        # Those of which more is read than the TAIL_BYTES that they are counted with meanwhile.
+        self._big_indexes = trio.Lock()
         self._selectors = trio.CapacityLimiter(SELECTORS)
 
     def resize(self, read_ahead_bytes: int) -> None:
@@ -168,6 +170,7 @@ class Objects:
             held.size,
             held.name,
             threads=self._decoders,
+            turn=self._big_indexes,
         )
         return partial(self._twice, held.name, load)
 
