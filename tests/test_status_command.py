@@ -86,7 +86,7 @@ async def test_nobody_there_is_exit_1_and_one_line(capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
-    assert "does turbod run there?" in said.err
+    assert "say where it runs" in said.err
 
 
 @pytest.mark.parametrize(

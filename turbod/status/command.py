@@ -73,7 +73,7 @@ async def _ask(url: str) -> Reply:
         async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
             return await get(client, url, seconds=ANSWER_SECONDS)
     except Unanswered as error:
-        raise _NotAsked(f"{url}: {error.words}; does turbod run there?") from None
+        raise _NotAsked(f"{url}: {error.words}; start turbod, or say where it runs") from None
 
 
 def _told(reply: Reply, url: str) -> Told:
