@@ -84,6 +84,32 @@ async def test_a_record_on_its_way_to_disk_does_not_show_who_is_excluded_meanwhi
         assert shown(daemon)["user"]["did"] == ALICE
 
 
+async def test_who_is_excluded_is_so_from_the_first_subscriber_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subscribers are served while the cache is still told what the newest records outdate."""
+    data, listed = tmp_path / "data", tmp_path / "list"
+    data.mkdir()
+    async with running(data) as daemon:
+        daemon.hydrator.take(account(ALICE, active=True), 1, True)
+        await daemon.log.flush()
+    listed.write_text(ALICE)
+    seen: list[bytes | None] = []
+
+    async def look(daemon: Daemon) -> None:
+        await trio.lowlevel.checkpoint()
+        assert daemon.is_ready.is_set()
+        chunk = daemon.log.next_chunk(daemon.log.head - 1)
+        assert chunk is not None
+        withhold = daemon.server._packer.withhold
+        assert withhold is not None
+        seen.append(withhold(chunk.heads[-1], chunk.line(len(chunk) - 1)))
+
+    monkeypatch.setattr(Daemon, "_observe_again", look)
+    async with running(data, exclude=str(listed)):
+        assert seen == [None]
+
+
 async def test_after_a_restart_memory_reaches_back_into_the_newest_object(tmp_path: Path) -> None:
     """Most who resume then stand a little before the end of the hour that was sealed last."""
     live = tmp_path / "live"
