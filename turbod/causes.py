@@ -10,7 +10,7 @@ from typing import Final
 _DEEPEST: Final = 10
 _NO_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _WORDS: Final = {
-    errno.ECONNREFUSED: "connection refused: nothing listens there",
+    errno.ECONNREFUSED: "refused: does the server run?",
     errno.ECONNRESET: "connection reset",
     errno.EPIPE: "connection reset",
     errno.ECONNABORTED: "connection reset",
@@ -42,7 +42,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             error = error.exceptions[0]
             continue
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__ or error.__context__  # which httpcore suppresses: `from None`
 
 
 def _told(error: BaseException) -> str | None:
@@ -53,17 +53,15 @@ def _told(error: BaseException) -> str | None:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not trusted: {error.verify_message}"
         case ssl.SSLError():
-            return f"TLS failed: {getattr(error, 'reason', None) or error}"
-        case TimeoutError():
-            return "no answer in time"
+            reason = getattr(error, "reason", None) or str(error)
+            return f"{reason.replace('_', ' ').lower()} (TLS)"
+        case TimeoutError(errno=None):
+            return str(error) or "no answer in time"
         case OSError(errno=int(number)):
             return _WORDS.get(number) or os.strerror(number).lower()
     return None
 
 
 def _why_no_address(error: socket.gaierror) -> str:
-    if error.errno in _NO_NAME:
-        return "name not found: is it right, and does DNS work here?"
-    if error.errno == socket.EAI_AGAIN:
-        return "name not found: DNS does not answer"
-    return f"name not found: {error.strerror}"
+    is_known = error.errno in _NO_NAME
+    return "there is no host of that name" if is_known else "its name could not be looked up"

@@ -278,7 +278,7 @@ class Daemon:
                 self._observe_chunk(chunk, after)
                 await trio.lowlevel.checkpoint()
         except (HistoryUnavailable, Pruned) as error:
-            log.warning("cache_outdated", reason=str(error))
+            log.warning("cache_outdated", error=str(error))
             self.cache.outdate_all()
 
     async def _chunks(self, after: int) -> AsyncIterator[Chunk]:
@@ -343,7 +343,7 @@ class Daemon:
             async for chunk in self._chunks(after):
                 newest.extend(chunk.line(index) for index in range(len(chunk))[-ANCHORS:])
         except (HistoryUnavailable, Pruned) as error:
-            log.warning("newest_records_not_read", reason=str(error))
+            log.warning("newest_records_not_read", error=str(error))
         return [read_line(line) for line in newest]
 
     def _exclude(self, dids: frozenset[str]) -> None:
@@ -383,6 +383,8 @@ class Daemon:
                 changes.views.clear()  # they can be asked for again; the rest is small
             else:
                 self._unsaved = Changes()
+                if self.cache_fault is not None:
+                    log.info("cache_written_again", was=self.cache_fault)
                 self.cache_fault = None
 
     def _changes(self) -> Changes:
@@ -406,7 +408,7 @@ def _positions(database: Database) -> dict[str, Position]:
         try:
             positions[url] = msgspec.json.decode(text, type=Position)
         except ValueError:
-            log.warning("upstream_position_unreadable", url=url, text=text[:200])
+            log.warning("upstream_position_unreadable", host=url, text=text[:200])
     return positions
 
 

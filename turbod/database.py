@@ -167,7 +167,7 @@ class Database:
             return []
 
     def _note_damage(self, error: apsw.Error) -> None:
-        log.warning("cache_damaged", path=str(self._path), error=str(error))
+        log.warning("cache_damaged", file=str(self._path), error=str(error))
         self._is_damaged = True
 
     def _begin_anew(self) -> None:
@@ -236,7 +236,7 @@ def _open(path: Path) -> apsw.Connection:
     try:
         return _prepare(path)
     except (*_DAMAGE, _OtherFormat) as error:
-        log.warning("cache_damaged", path=str(path), error=str(error))
+        log.warning("cache_damaged", file=str(path), error=str(error))
         _put_aside(path)
         return _prepare(path)
 
@@ -251,7 +251,7 @@ def _put_aside(path: Path) -> None:
     aside = path.with_suffix(".damaged")
     if path.exists():
         path.replace(aside)
-        log.warning("cache_put_aside", path=str(path), moved_to=str(aside))
+        log.warning("cache_put_aside", file=str(path), moved_to=str(aside))
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

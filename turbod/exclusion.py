@@ -136,7 +136,8 @@ def _read_again(path: Path, changed: Callable[[frozenset[str]], None]) -> None:
     try:
         changed(read(path))
     except (OSError, ValueError) as error:
-        log.warning("exclusion_unreadable", file=str(path), error=str(error), holds="last list")
+        todo = "correct it; until then the list read before holds"
+        log.warning("exclusion_unreadable", file=str(path), error=str(error), todo=todo)
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

@@ -27,6 +27,7 @@ from turbod.client.stream import BadAddress, Refused, Stream, first
 from turbod.cursor import BadCursor, parse
 
 _LINE: Final = re.compile(rb'\{"cursor":([0-9]{16}),')  # how each begins
+_SAID: Final = ("name", "error", "message", "after", "before", "cursor")  # of `#info`, `#error`
 
 log = structlog.get_logger()
 
@@ -131,8 +132,7 @@ class CatchUp:
             told = msgspec.convert(message, _Told)
             self._show(told.cursor, told.head, live=told.live)
         else:
-            what = message.pop("name", message.pop("error", "notice"))
-            log.warning(str(what), **_plain(message))
+            log.warning("server_says", **{key: message[key] for key in _SAID if key in message})
 
     def _show(self, cursor: int, head: int, *, live: bool) -> None:
         """Measure the way to the head by the cursors, which are times."""
@@ -146,7 +146,3 @@ class CatchUp:
             self._task = self._progress.add_task("", records=0)
         way, done = head - self._begin, cursor - self._begin
         self._progress.update(self._task, total=way, completed=done, records=self._records)
-
-
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    return {name.lstrip("$"): value for name, value in message.items() if name != "event"}

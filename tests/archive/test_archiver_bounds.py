@@ -81,7 +81,7 @@ async def test_a_full_archive_loses_its_oldest_where_that_was_chosen(
             assert [held.name for held in machine.catalogue.stored()] == names[3:]
             assert len(machine.files("verified")) == 5  # still there to be read
     assert stored(tmp_path / "archive") == [name.file for name in names[3:]]
-    dropped = [each["key"] for each in logs if each["event"] == "archive_hour_dropped"]
+    dropped = [each["object"] for each in logs if each["event"] == "archive_hour_dropped"]
     assert dropped == [name.key for name in names[:3]]
 
 

@@ -143,7 +143,7 @@ async def test_what_is_foreign_is_named_once_counted_and_never_touched(tmp_path:
             await archiver.relist()
     assert archiver.statistics().foreign == 3
     (told,) = [each for each in logs if each["event"] == "archive_foreign"]
-    assert (told["count"], sorted(told["some"])) == (3, sorted(foreign))
+    assert (told["count"], sorted(told["objects"])) == (3, sorted(foreign))
     assert [held.name.key for held in machine.catalogue] == [
         path for path in (each.key for each in await machine.store.list()) if parse_key(path)
     ]

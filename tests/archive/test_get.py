@@ -479,7 +479,7 @@ def test_what_makes_no_sense_is_one_line_and_exit_2(
             1,
             "127.0.0.1:9/archive cannot be read: refused: does the server run?",
         ),
-        ("http://nowhere.invalid", 1, "there is no host of that name"),
+        ("http://nowhere.invalid", 1, "nowhere.invalid/archive cannot be read: "),
     ],
 )
 def test_a_source_that_is_none_is_one_line(

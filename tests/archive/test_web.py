@@ -406,7 +406,7 @@ async def test_a_connection_that_cannot_be_made_secure_is_a_fault_in_words(
         serving(tmp_path) as harness,
         WebSource(f"https://127.0.0.1:{harness.port}") as source,
     ):
-        with pytest.raises(StoreFault, match=r"cannot be read: \[SSL: WRONG_VERSION_NUMBER\]"):
+        with pytest.raises(StoreFault, match="cannot be read: wrong version number"):
             await source.list()
 
 

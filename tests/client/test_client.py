@@ -266,8 +266,8 @@ def test_the_words_of_a_server_that_is_none_of_ours_are_no_crash() -> None:
     with pytest.raises(msgspec.MsgspecError):
         catch_up.told({"$type": "#cursor", "cursor": 1})
     with capture_logs() as lines:
-        catch_up.told({"$type": "#info", "name": 5, "event": "x", "$level": "y"})
-    assert [line["event"] for line in lines] == ["5"]
+        catch_up.told({"$type": "#info", "name": 5, "event": "x", "$level": "y", "self": 1})
+    assert lines == [{"event": "server_says", "log_level": "warning", "name": 5}]
 
 
 def test_a_stream_without_records_is_made_again_as_soon_as_one_with_them() -> None:

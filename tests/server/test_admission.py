@@ -169,9 +169,7 @@ async def test_a_mistake_of_our_own_ends_one_connection_only(
         assert (await harness.get("/healthz")).status == 200
         await harness.publish(post(1))
         assert len(await client.records(1)) == 1
-    logged = capsys.readouterr().out
-    assert "ZeroDivisionError" in logged
-    assert logged.count("connection_failed") < 12
+    assert "ZeroDivisionError" in capsys.readouterr().out
 
 
 async def test_every_refusal_is_counted_by_its_name(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Local:
             log.error(
                 "object_damaged",
                 file=str(self.sealed_folder / name.file),
-                reason=reason,
+                error=reason,
                 todo="restore it from a copy; clients get a gap in its place",
             )
         self.damaged = set(damaged)
@@ -174,11 +174,11 @@ class Local:
             await trio.to_thread.run_sync(check, folder / name.file, name)
         except Damaged as error:
             if folder == self.sealed_folder:
-                log.warning("object_made_again", file=name.file, reason=str(error))
+                log.warning("object_made_again", file=name.file, error=str(error))
                 await self._delete(folder, sizes, name)
             return
         except OSError as error:  # the plain hour stays, and is sealed again
-            log.warning("object_not_read", file=str(folder / name.file), reason=error.strerror)
+            log.warning("object_not_read", file=str(folder / name.file), error=error.strerror)
             return
         # No two hours of one log have the same last cursor, and an hour that was sealed never grew.
         if name.last == hour.last:

@@ -214,12 +214,12 @@ class _Attempts:
 
     def _note(self, hour: PlainHour, fault: str) -> None:
         if self.fault is None:
-            log.error("hour_not_sealed", file=hour.path.name, fault=fault, todo="it is tried again")
+            log.error("hour_not_sealed", file=hour.path.name, error=fault, todo="it is tried again")
         self.fault = fault
 
     def _note_success(self) -> None:
         if self.fault is not None:
-            log.warning("sealing_again", fault=self.fault)
+            log.warning("sealing_again", was=self.fault)
             self.fault = None
         self._backoff.reset()
 

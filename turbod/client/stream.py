@@ -16,7 +16,7 @@ import trio_websocket
 import wsproto.utilities
 import zstandard
 
-from turbod import __version__
+from turbod import __version__, causes
 from turbod.backoff import Backoff
 
 CONNECT_SECONDS: Final = 10.0
@@ -293,8 +293,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, trio_websocket.ConnectionClosed):
         return (error.reason and error.reason.reason) or "the connection broke"
     if not isinstance(error, trio_websocket.ConnectionRejected):
-        cause = first(error.__cause__ or error)
-        return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return causes.words(error)
     text = f"the server answered {error.status_code}: {_said(error.body or b'')}"
     if error.status_code < _SERVER_ERRORS and error.status_code not in _NOT_NOW:
         raise Refused(text)

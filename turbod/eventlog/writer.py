@@ -191,12 +191,12 @@ class Writer:
 
     def _note_fault(self, fault: str) -> None:
         if self.fault is None:
-            log.error("log_not_writing", fault=fault, todo="make room; it goes on by itself")
+            log.error("log_not_writing", error=fault, todo="make room; it goes on by itself")
         self.fault = fault
 
     def _note_success(self, part: Part, seconds: float) -> None:
         if self.fault is not None:
-            log.warning("log_writing_again", fault=self.fault)
+            log.warning("log_writing_again", was=self.fault)
             self.fault = None
             self._backoff.reset()
         assert self._parts.popleft() is part, "one part after the other"

@@ -27,7 +27,6 @@ _PLACES = 100  # for connections: hydration.concurrent_calls at most
 _POOL_SECONDS = 2.0  # the limiter lets in no more than the pool has places: it never waits
 _KEEP_ALIVE_SECONDS = 4.0  # Node closes at five; who closes first is not surprised by it
 _CLOSE_SECONDS = 1.0
-_LOG_SECONDS = 60.0
 _OK, _BAD_REQUEST, _TOO_MANY_REQUESTS = 200, 400, 429
 _NO_ANSWER = {3: "redirect", 4: "client_error", 5: "server_error"}  # by hundreds of the status
 
@@ -275,12 +274,12 @@ class AppView:
         self._counts.foreign_views += len(views)
         self._counts.malformed_views += answer.malformed
         if answer.malformed:
-            self._warn("appview_views_malformed", kind=batch.kind.array, views=answer.malformed)
+            log.warning("appview_views_malformed", kind=batch.kind.array, views=answer.malformed)
 
     def _bad_request(self, batch: Batch, reply: Reply, stamp: int) -> None:
         self._hear(batch, "bad_request")
         self._planner.answered(self._now())
-        self._warn("appview_bad_request", kind=batch.kind.array, body=_start_of(reply.body))
+        log.warning("appview_bad_request", kind=batch.kind.array, body=_start_of(reply.body))
         if len(batch.items) == 1:
             self._settle(batch.items[0], None, Outcome.MISSING, stamp)
         else:
@@ -292,7 +291,7 @@ class AppView:
         now, budget = self._now(), self._planner.budget
         budget.refused(now, headers=reply.headers, wall=self._wall(), sent_at=sent_at)
         self._planner.refused(batch, now)
-        self._warn("appview_refused", pause_seconds=round(budget.paused_until - now, 1))
+        log.warning("appview_refused", pause_seconds=round(budget.paused_until - now, 1))
 
     def _failed(self, batch: Batch, trouble: Unanswered, stamp: int) -> None:
         now, planner, was_down = self._now(), self._planner, self._planner.health.down
@@ -305,8 +304,9 @@ class AppView:
         self._give_up(late, stamp)
         if planner.health.down and not was_down:
             self._counts.down_at = now
-            log.warning("appview_down", reason=str(trouble)[:200])
-        self._warn("appview_call_failed", kind=batch.kind.array, reason=str(trouble)[:200])
+            log.warning("appview_down", error=str(trouble)[:200])
+        elif not was_down:
+            log.warning("appview_call_failed", kind=batch.kind.array, error=str(trouble)[:200])
 
     def _hear(self, batch: Batch, result: str) -> None:
         """Count an answer, before the planner hears of it."""
@@ -327,15 +327,6 @@ class AppView:
         assert settled, "an item is in one place at a time, so nothing settles it twice"
         self._counts.items[item.kind.array, outcome.value] += 1
         self._answered(item.key, view, outcome, stamp)
-
-    def _warn(self, event: str, **details: object) -> None:
-        """Log at most one line a minute of each kind, and how many were left out."""
-        now, (logged_at, left_out) = self._now(), self._counts.logged.get(event, (None, 0))
-        if logged_at is None or now - logged_at >= _LOG_SECONDS:
-            log.warning(event, left_out=left_out, **details)
-            self._counts.logged[event] = (now, 0)
-        else:
-            self._counts.logged[event] = (logged_at, left_out + 1)
 
     # Connections ----------------------------------------------------------------------------
 
@@ -373,7 +364,6 @@ class _Counts:
         self.down_at = 0.0
         self.latency_seconds_sum = 0.0
         self.latency_count = 0
-        self.logged: dict[str, tuple[float | None, int]] = {}
 
 
 def _start_of(body: bytes) -> str:

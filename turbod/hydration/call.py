@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from turbod import causes
+from turbod.redaction import redacted
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 _GZIP_WINDOW = 31  # zlib's way to say: a gzip header and trailer, and nothing else
@@ -22,9 +23,9 @@ class Unanswered(Exception):
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
-        self.detail = detail
+        self.detail = redacted(detail)
+        super().__init__(f"{reason}: {self.detail}" if detail else reason)
 
     @property
     def words(self) -> str:
@@ -58,13 +59,13 @@ async def get(client: httpx.AsyncClient, url: str, *, seconds: float) -> Reply:
             async with client.stream("GET", url) as response:
                 return Reply(response.status_code, response.headers, await _body(response))
     except httpx.PoolTimeout as error:
-        raise Unanswered("pool", repr(error)) from error
+        raise Unanswered("pool", "no place for it") from error
     except (trio.TooSlowError, httpx.TimeoutException) as error:
         raise Unanswered("timeout", f"{seconds:.1f} s") from error
     except httpx.HTTPError as error:
-        raise Unanswered("network", repr(error)) from error
+        raise Unanswered("network", causes.words(error)) from error
     except httpx.InvalidURL as error:
-        raise Unanswered("url", repr(error)) from error
+        raise Unanswered("url", str(error)) from error
 
 
 async def _body(response: httpx.Response) -> bytes:

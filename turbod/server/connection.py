@@ -29,7 +29,6 @@ KEEPALIVE_IDLE_SECONDS: Final = 60
 ANSWER_SECONDS: Final = 30.0  # for a client to take a whole answer
 LINGER_SECONDS: Final = 1.0  # for a client to read an answer before the socket closes
 LINGER_BYTES: Final = 256 * 1024
-LOGGED_ERRORS: Final = 10
 HEAD_PIECE_BYTES: Final = 16 * 1024
 REVOKED_SECONDS: Final = 5.0  # for a client to take what tells it so
 
@@ -87,9 +86,7 @@ class Connections:
 
     def _unexpected(self, error: BaseException) -> None:
         self.ledger.errors += 1
-        # The first few tell what, the hundredth, thousandth ... that it goes on.
-        if self.ledger.errors < LOGGED_ERRORS or str(self.ledger.errors).rstrip("0") == "1":
-            log.error("connection_failed", errors=self.ledger.errors, exc_info=error)
+        log.error("connection_failed", exc_info=error)
 
     async def _serve(self, stream: trio.SocketStream, ticket: Ticket) -> None:
         _set_options(stream, stuck_seconds=self._settings.stuck_seconds)

@@ -16,7 +16,6 @@ from turbod.server.websocket import PIECE_BYTES, Gone
 
 BLOCK_BYTES: Final = 256 * 1024  # read at once, and all that a download holds
 CONCURRENT_DOWNLOADS: Final = 8
-LOGGED_FAILURES: Final = 10
 IMMUTABLE: Final = "max-age=31536000, immutable"  # RFC 8246: it never changes
 
 log = structlog.get_logger()
@@ -177,7 +176,6 @@ class Downloads:
     def __init__(self) -> None:
         self._under_way: set[trio.CancelScope] = set()
         self._is_stopping = False
-        self._failures = 0
 
     def __len__(self) -> int:
         """Return how many are under way."""
@@ -215,10 +213,7 @@ class Downloads:
                 await outlet.send(await read(part.offset + sent, size))
                 sent += size
         except StoreFault as fault:
-            self._failures += 1
-            # The first few tell what, the hundredth, thousandth ... that it goes on.
-            if self._failures < LOGGED_FAILURES or str(self._failures).rstrip("0") == "1":
-                log.warning("download_failed", failures=self._failures, error=str(fault))
+            log.warning("download_failed", error=str(fault))
             raise Gone from None
 
     @contextmanager

@@ -7,15 +7,15 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
-from turbod import heartbeat
+from turbod import causes, heartbeat
 from turbod.server.admission import Admission, Ticket
 from turbod.server.connection import Ledger, send_last
 from turbod.server.request import Refusal
 
 FULL_SECONDS: Final = 0.1  # before accepting again where no descriptor was left
 MAX_REFUSALS: Final = 64  # that are being read at once; above, the socket is closed at once
-WARN_SECONDS: Final = 60.0  # between two warnings of one kind
 
+_TODO = "raise the limit of open files: LimitNOFILE= in the unit, or ulimit -n"
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 log = structlog.get_logger()
@@ -37,7 +37,6 @@ class Doorkeeper:
         self._ledger = ledger
         self._serve = serve
         self._refusals = 0
-        self._warned_at = -WARN_SECONDS
 
     async def run(
         self,
@@ -59,7 +58,7 @@ class Doorkeeper:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self._warn_full(error)
+            log.warning("accept_failed", error=causes.words(error), todo=_TODO)
             await trio.sleep(FULL_SECONDS)
 
     def _take(self, stream: trio.SocketStream) -> None:
@@ -81,12 +80,6 @@ class Doorkeeper:
         finally:
             self._refusals -= 1
             await trio.aclose_forcefully(stream)
-
-    def _warn_full(self, error: OSError) -> None:
-        now = trio.current_time()
-        if now >= self._warned_at + WARN_SECONDS:
-            self._warned_at = now
-            log.warning("accept_failed", error=str(error), hint="raise the limit of open files")
 
 
 def _address(stream: trio.SocketStream) -> str:

@@ -18,7 +18,8 @@ from urllib.parse import urlencode, urlsplit
 import h11
 import trio
 
-from turbod import __version__, heartbeat
+from turbod import __version__, causes, heartbeat
+from turbod.redaction import redacted
 from turbod.upstream import frames
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -40,7 +41,7 @@ class Disconnected(Exception):
     """
 
     def __init__(self, words: str, *, retry_after_seconds: float = 0) -> None:
-        super().__init__(words[:_MAX_WORDS])
+        super().__init__(redacted(words)[:_MAX_WORDS])
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -98,7 +99,7 @@ class Connection:
         except frames.ProtocolError as error:
             raise Disconnected(f"broken framing: {error}") from error
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Disconnected(f"lost the connection: {explain(error)}") from error
+            raise Disconnected(f"lost the connection: {causes.words(error)}") from error
         while self.reader.pings:
             await self._send(frames.pong(self.reader.pings.pop(0)))
         if not messages:
@@ -132,7 +133,7 @@ class Connection:
         except trio.TooSlowError:
             raise Disconnected("the host takes no data") from None
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Disconnected(f"lost the connection: {explain(error)}") from error
+            raise Disconnected(f"lost the connection: {causes.words(error)}") from error
 
 
 async def connect(
@@ -152,23 +153,10 @@ async def connect(
         try:
             return await _connect(address, query, tls, step)
         except (OSError, trio.BrokenResourceError) as error:
-            raise Disconnected(f"cannot {step[0]}: {explain(error)}") from error
+            raise Disconnected(f"cannot {step[0]}: {causes.words(error)}") from error
         except h11.RemoteProtocolError as error:
-            raise Disconnected(f"not an HTTP answer: {explain(error)}") from error
+            raise Disconnected(f"not an HTTP answer: {causes.words(error)}") from error
     raise Disconnected(f"no answer to {step[0]} within {deadline_seconds:g} s")
-
-
-def explain(error: BaseException) -> str:
-    """Put an exception and what caused it into one line."""
-    words: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(words) < 3:  # noqa: PLR2004 - further down is noise
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-        words.append(text)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return " <- ".join(words)
 
 
 @cache

@@ -101,7 +101,6 @@ class Session:
         self._malformed: dict[str, int] = {}
         self._malformed_here = 0
         self._failures = Repeats()
-        self._complaints = Repeats()
 
     async def run(self) -> None:
         """Read this host until cancelled, whatever it does."""
@@ -203,6 +202,7 @@ class Session:
             or trio.current_time() - self._opened_at >= PROGRESS_SECONDS
         ):
             self._backoff.reset()
+            self._failures.over()
         self._intake.leave(self._host)
 
     def _accepted(self) -> int:
@@ -244,7 +244,7 @@ class Session:
             log.warning(
                 "upstream_disconnected",
                 host=self.url,
-                cause=words,
+                error=words,
                 retry_seconds=round(wait, 2),
                 times=times,
             )
@@ -335,8 +335,7 @@ class Session:
     def _dropped(self, reason: str) -> None:
         self._malformed[reason] = self._malformed.get(reason, 0) + 1
         self._malformed_here += 1
-        if times := self._complaints.due(reason, trio.current_time()):
-            log.warning("upstream_malformed", host=self.url, reason=reason, times=times)
+        log.warning("upstream_malformed", host=self.url, reason=reason)
 
     # ---- holding back
 

@@ -98,12 +98,12 @@ class Nearest:
 
     def _note_fault(self, fault: str) -> None:
         if self.fault is None:
-            log.warning("archive_away", store=self.url, error=fault)
+            log.warning("archive_away", archive=self.url, error=fault)
         self.fault, self._failed_at = fault, trio.current_time()
 
     def _note_answer(self) -> None:
         if self.fault is not None and trio.current_time() >= self._failed_at + QUIET_SECONDS:
-            log.info("archive_back", store=self.url)
+            log.info("archive_back", archive=self.url)
             self.fault = None
 
 

@@ -9,6 +9,7 @@ import msgspec
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
+from turbod import causes
 from turbod.archive.stores.store import AlreadyThere, NeedsMending, NotThere, StoreFault
 
 # Whatever a call of boto3 may raise, where what was asked for is right: its own faults, those of
@@ -190,15 +191,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, socket.gaierror):
-        is_known = error.errno == socket.EAI_NONAME
-        return "there is no host of that name" if is_known else "its name could not be looked up"
-    if isinstance(error, ConnectionRefusedError):
-        return "refused: does the server run?"
-    words = getattr(error, "verify_message", "") or getattr(error, "strerror", None)
-    return plain(str(words or type(error).__name__))
+    return plain(causes.words(error) if isinstance(error, OSError) else type(error).__name__)
 
 
 def plain(words: str) -> str:

@@ -1,6 +1,5 @@
 """One GET on the web, by redirects too: bounded in bytes and time, its faults in words."""
 
-import socket
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
@@ -10,7 +9,7 @@ import httpx
 import msgspec
 import trio
 
-from turbod import __version__
+from turbod import __version__, causes
 from turbod.archive.stores.store import StoreFault
 
 CONNECT_SECONDS: Final = 10.0
@@ -127,27 +126,10 @@ async def _get(client: httpx.AsyncClient, url: str, wanted: Wanted, token: str |
     except (trio.TooSlowError, httpx.TimeoutException):
         raise StoreFault(f"{shown_url(url)} did not answer in time; try again later") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise StoreFault(f"{shown_url(url)} cannot be read: {_why(error)}") from None
+        raise StoreFault(f"{shown_url(url)} cannot be read: {shown(causes.words(error))}") from None
     if response.is_success and len(body) > most:
         raise StoreFault(f"{shown_url(url)} sent more than {most} bytes")
     return Reply(response.status_code, response.headers, body, url)
-
-
-def _why(error: BaseException) -> str:
-    """Return the words of an error or of what caused it: httpx has none for most of TLS."""
-    words = ""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return "there is no host of that name, or it could not be looked up"
-        if isinstance(cause, ConnectionRefusedError):
-            return "refused: does the server run?"
-        words = words or str(cause)
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        else:
-            cause = cause.__cause__ or cause.__context__
-    return shown(words or type(error).__name__)
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:

@@ -281,9 +281,9 @@ class Archiver:
             await self._local.verified(held.name)
             self._uploaded += 1
             self._uploaded_bytes += held.size
-            log.info("hour_archived", key=held.name.key, bytes=held.size)
+            log.info("hour_archived", object=held.name.key, bytes=held.size)
         else:
-            log.info("archive_hour_not_needed", file=held.name.file, reason="the store has it all")
+            log.info("archive_hour_not_needed", object=held.name.key)
             await self._local.drop(held.name)
 
     async def _check_standing(self) -> None:

@@ -36,8 +36,17 @@ class Condition:
                 log.info("archive_ok", was=self.state, **more)
         elif fault not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(fault)
-            tell = log.warning if state == "failing" else log.error
-            tell(f"archive_{state}", error=fault, **more)
+            _tell(state, error=fault, **more)
         self.state, self.fault = state, fault
         self.changed.set()
         self.changed = trio.Event()
+
+
+def _tell(state: State, **fault: object) -> None:
+    match state:
+        case "conflict":
+            log.error("archive_conflict", **fault)
+        case "full":
+            log.error("archive_full", **fault)
+        case _:
+            log.warning("archive_failing", **fault)

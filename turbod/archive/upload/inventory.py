@@ -150,7 +150,7 @@ class Inventory:
         self.foreign = len(keys)
         named = tuple(keys[:_NAMED])
         if named and named != self._foreign_told:
-            log.warning("archive_foreign", archive=self._store.url, count=len(keys), some=named)
+            log.warning("archive_foreign", archive=self._store.url, count=len(keys), objects=named)
         self._foreign_told = named
 
 

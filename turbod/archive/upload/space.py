@@ -98,7 +98,7 @@ class Space:
             await self._store.delete(oldest.name.key)
             self._inventory.removed(oldest.name)
             self._to_drop_bytes -= oldest.size
-            log.warning("archive_hour_dropped", key=oldest.name.key, reason=room.reason)
+            log.warning("archive_hour_dropped", object=oldest.name.key, reason=room.reason)
         self._drop_more_at = -math.inf
 
     def _limit_dropping(self, missing_bytes: int) -> None:
