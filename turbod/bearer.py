@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from turbod.config import ConfigError
+from turbod.redaction import keep_secret
 
 VARIABLE: Final = "TURBOD_TOKEN"
 _RANDOM_BYTES: Final = 32
@@ -46,6 +47,7 @@ def sendable(token: str, *, origin: str) -> str:
             f"{origin}: expected a token such as `turbod token` makes: letters, digits and "
             "-._~+/ alone, without spaces or line breaks"
         )
+    keep_secret(token)
     return token
 
 

@@ -24,7 +24,8 @@ GIGABYTE: Final = 1000**3
 
 # HOST:PORT, where HOST may be [::1], and PORT is at most 65535.
 _PORT: Final = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_HOST_AND_PORT: Final = rf"(\[[^/?#\s\]]+\]|[^/?#\s:\[\]]+)(:{_PORT})?"
+# Without a login: it would stand in every log line and page that names the host.
+_HOST_AND_PORT: Final = rf"(\[[^/?#\s\]@]+\]|[^/?#\s:\[\]@]+)(:{_PORT})?"
 _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-zA-Z0-9]*)$"
 # An address, or a network in CIDR notation. What else is wrong with one, `ipaddress` says.
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"

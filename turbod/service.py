@@ -14,9 +14,11 @@ from turbod import data_folder, log_output, report, systemd
 from turbod.config import ConfigError, Settings
 from turbod.daemon import Daemon
 from turbod.listeners import open_listeners
+from turbod.redaction import redacted
 from turbod.start import CannotStart
 
 STANDARD_INPUT: Final = 0
+
 STATUS_SECONDS: Final = 5.0  # between two looks at how we are
 EXTENSION_SECONDS: Final = 30.0  # asked for with each look until we are ready, and in the end
 LONGEST_START_SECONDS: Final = 3600.0  # after which systemd may draw its conclusions
@@ -99,8 +101,9 @@ async def _reload(daemon: Daemon, load: Callable[[], Settings]) -> str:
     try:
         found = await daemon.reload(load)
     except (ConfigError, CannotStart) as error:
-        log.error("reload_refused", error=str(error), holds="what was set before")  # noqa: TRY400 - it is no fault of ours
-        return f"Nothing was reloaded: {error}"
+        words = redacted(str(error))
+        log.error("reload_refused", error=words, todo="correct it; what was set before holds")  # noqa: TRY400 - it is no fault of ours
+        return f"Nothing was reloaded: {words}"
     changed, waiting = (", ".join(keys) or "none" for keys in (found.changed, found.needs_restart))
     log.info("reloaded", changed=changed, needs_restart=waiting)
     return f"Reloaded; changed: {changed}; needs a restart: {waiting}"

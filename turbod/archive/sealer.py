@@ -219,7 +219,7 @@ class _Attempts:
 
     def _note_success(self) -> None:
         if self.fault is not None:
-            log.warning("sealing_again", was=self.fault)
+            log.info("sealing_again", was=self.fault)
             self.fault = None
         self._backoff.reset()
 

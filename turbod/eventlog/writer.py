@@ -196,7 +196,7 @@ class Writer:
 
     def _note_success(self, part: Part, seconds: float) -> None:
         if self.fault is not None:
-            log.warning("log_writing_again", was=self.fault)
+            log.info("log_writing_again", was=self.fault)
             self.fault = None
             self._backoff.reset()
         assert self._parts.popleft() is part, "one part after the other"

@@ -315,7 +315,7 @@ class AppView:
         counts.asked_items += len(batch.items)
         counts.answered_at = now
         if self._planner.health.down:
-            log.warning("appview_back", down_seconds=round(now - counts.down_at, 1))
+            log.info("appview_back", down_seconds=round(now - counts.down_at, 1))
 
     def _give_up(self, items: Iterable[Item], stamp: int | None = None) -> None:
         for item in items:

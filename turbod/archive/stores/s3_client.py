@@ -18,6 +18,7 @@ from turbod.archive.stores.blocking import Call, Threads
 from turbod.archive.stores.s3_faults import FOREIGN, Task, fault_of
 from turbod.archive.stores.store import StoreFault
 from turbod.config import S3Settings
+from turbod.redaction import keep_secret
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -92,6 +93,7 @@ class Asker:
             config=self._config(),
         )
         client.meta.events.register("before-call.s3.HeadBucket", _answer_nothing)
+        _keep_secrets(session)
         return client
 
     def _config(self) -> Config:
@@ -113,6 +115,14 @@ class Asker:
             max_pool_connections=CALLS_AT_ONCE,
             tcp_keepalive=True,
         )
+
+
+def _keep_secrets(session: boto3.session.Session) -> None:
+    """Let no log line and no page show the keys, whoever's words they may stand in."""
+    if (credentials := session.get_credentials()) is not None:
+        _, secret_key, token, *_ = credentials.get_frozen_credentials()
+        for secret in filter(None, (secret_key, token)):
+            keep_secret(secret)
 
 
 def _answer_nothing(**_: object) -> Any:
