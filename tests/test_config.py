@@ -125,6 +125,22 @@ def test_addresses_of_every_form_are_taken(arguments: list[str]) -> None:
     load(options(*arguments), {})
 
 
+@pytest.mark.parametrize(
+    ("option", "url"),
+    [
+        ("--upstream", "wss://secret@a.example/subscribe"),
+        ("--upstream", "wss://me:secret@a.example"),
+        ("--appview", "https://secret@a.example"),
+        ("--s3-endpoint", "https://secret@a.example"),
+        ("--server-allowed-origins", "https://secret@a.example"),
+    ],
+)
+def test_no_url_holds_a_login(option: str, url: str) -> None:
+    """It would stand wherever the host is named: in the log, in /status, in /metrics."""
+    with pytest.raises(ConfigError, match="expected"):
+        load(options(option, url), {})
+
+
 def test_a_misspelt_variable_is_refused_with_a_guess() -> None:
     with pytest.raises(ConfigError, match="did you mean TURBOD_LISTEN"):
         load(options(), {"TURBOD_LISTN": "a:1"})

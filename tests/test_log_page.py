@@ -33,7 +33,7 @@ def logged() -> dict[str, set[str]]:
     for level, call in calls():
         event = call.args[0]
         assert isinstance(event, ast.Constant), f"{ast.unparse(call)}: its name is not to be found"
-        levels[event.value].add("error" if level == "exception" else level)
+        levels[str(event.value)].add("error" if level == "exception" else level)
     return levels
 
 

@@ -23,6 +23,7 @@ from turbod.archive.stores.s3 import S3Store
 from turbod.archive.stores.s3_faults import Task
 from turbod.archive.stores.store import AlreadyThere, NeedsMending, NotThere, StoreFault
 from turbod.config import S3Settings
+from turbod.redaction import redacted
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -518,3 +519,14 @@ async def test_a_url_of_aws_names_the_host_of_the_buckets_own_region(
     url = await store.url_of(KEY, seconds=60)
     assert url is not None
     assert url.startswith("https://bucket.s3.us-west-2.amazonaws.com/archive/dt%3D2026-11-20/")
+
+
+async def test_the_keys_in_use_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "wJalrXUtnFEMIsK7MDENGsbPxRfiCYEXAMPLEKEX"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
+    store = S3Store("bucket", "", S3Settings(endpoint="http://127.0.0.1:9"))
+    with pytest.raises(StoreFault):
+        await store.list()
+    assert redacted(f"{secret} {TOKEN}") == "*** ***"

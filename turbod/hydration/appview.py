@@ -18,6 +18,7 @@ from turbod.hydration.budget import Budget
 from turbod.hydration.call import Reply, Unanswered, get
 from turbod.hydration.planner import LONGEST_CALL_SECONDS, Planner
 from turbod.hydration.views import Answer, Kind, View, read_answer
+from turbod.redaction import redacted
 
 __all__ = ["AppView", "AppViewStatistics", "Kind", "Outcome"]
 
@@ -367,4 +368,4 @@ class _Counts:
 
 
 def _start_of(body: bytes) -> str:
-    return body[:200].decode("utf-8", "replace")
+    return redacted(body.decode("utf-8", "replace"))[:200]

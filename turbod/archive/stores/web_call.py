@@ -11,6 +11,7 @@ import trio
 
 from turbod import __version__, causes
 from turbod.archive.stores.store import StoreFault
+from turbod.redaction import redacted
 
 CONNECT_SECONDS: Final = 10.0
 MAX_ERROR_BYTES: Final = 64 * 1024
@@ -104,7 +105,7 @@ def shown_url(url: str) -> str:
 
 def shown(text: str) -> str:
     """Return a server's words fit for one line of a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text[:SHOWN_CHARACTERS])
+    return "".join(c if c.isprintable() else "?" for c in redacted(text)[:SHOWN_CHARACTERS])
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
