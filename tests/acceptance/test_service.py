@@ -1,7 +1,7 @@
 """What a service manager sees of `turbod serve`: real sockets, a real process, no systemd."""
 
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.acceptance.process import Turbod
+from tests.acceptance.service_manager import Manager
 from tests.acceptance.settling import until
 
 SECONDS = 20.0
@@ -19,30 +20,6 @@ export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=$1
 shift
 exec "$@"
 """
-
-
-class Manager:
-    """Hears what a process tells the service manager."""
-
-    def __init__(self, path: Path) -> None:
-        self.address = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(self.address)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._heard: list[str] = []
-
-    @property
-    def heard(self) -> Sequence[str]:
-        """Every line so far, in order."""
-        while True:
-            try:
-                self._heard += self._socket.recv(4096).decode().split("\n")
-            except BlockingIOError:
-                return self._heard
-
-    def close(self) -> None:
-        """Hear nothing more."""
-        self._socket.close()
 
 
 @pytest.fixture

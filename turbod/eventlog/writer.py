@@ -182,7 +182,7 @@ class Writer:
                 )
             except DiskFull as full:
                 self._note_fault(str(full))
-                await trio.sleep(self._backoff.next_seconds())
+                await heartbeat.sleep(self._backoff.next_seconds())
             else:
                 break
         self._note_success(part, trio.current_time() - started)

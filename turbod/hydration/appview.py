@@ -225,7 +225,7 @@ class AppView:
                 sent_at, stamp = self._now(), self._stamp()
                 seconds = self._planner.call_seconds(batch, sent_at)
                 url = f"{self._url}{batch.kind.path}?{batch.url_query()}"
-                with heartbeat.beating("appview_call"):
+                with heartbeat.beating("appview_call"), heartbeat.allowing(seconds):
                     reply = await get(client, url, seconds=seconds)
         except Unanswered as trouble:
             if trouble.reason == "pool" and client is self._client:
