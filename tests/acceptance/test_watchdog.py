@@ -136,7 +136,7 @@ async def test_with_a_bucket_that_never_answers(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "nobody")
     hour(tmp_path / "data", records=100)
-    (tmp_path / "data" / "instance").write_text("nobody")  # who has one waits ten seconds, not sixty
+    (tmp_path / "data" / "instance").write_text("nobody")  # or the start waits a minute
     async with scripted_s3(lambda _: HANG) as s3:
         options = ["--archive", "s3://bucket/turbod", "--s3-endpoint", s3.endpoint]
         async with watched(tmp_path, manager, options=options) as turbod:
@@ -149,7 +149,10 @@ async def test_with_a_budget_that_lets_the_network_run_ahead(
 ) -> None:
     """The sessions are held back, hang up, and wait for room."""
     async with simulated(seed=23, accounts=20_000, rate=400) as simulation:
-        options = ["--hydration-calls-per-second", "0.1", "--hydration-max-pending-bytes", "1048576"]
+        options = [
+            *("--hydration-calls-per-second", "0.1"),
+            *("--hydration-max-pending-bytes", "1048576"),
+        ]
         async with watched(tmp_path, manager, simulation, options=options) as turbod:
             await until(
                 lambda: "upstream_waits_for_room" in turbod.output, seconds=60, what="no room"
