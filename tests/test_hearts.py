@@ -76,6 +76,7 @@ STARTED: Final = {
     ("hydration/hydrator.py", "self.appview.run"): "hydration/appview.py run",
     ("server/archive_entries.py", "self._find"): ONE_CLIENT,
     ("server/connection.py", "receive"): ONE_CLIENT,
+    ("server/file_answer.py", "self._until_left"): ONE_CLIENT,
     ("server/listener.py", "self._refuse"): ONE_CLIENT,
     ("server/listener.py", "self._serve"): ONE_CLIENT,
     ("server/server.py", "keeper.run"): "server/listener.py run",
