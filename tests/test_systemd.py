@@ -48,6 +48,21 @@ def test_each_state_is_told_as_sd_notify_has_it(manager: socket.socket) -> None:
     speaking.close()
 
 
+def test_a_status_is_utf_8_and_does_nothing_to_a_terminal(manager: socket.socket) -> None:
+    """A file's name need not be UTF-8, and an error may quote what a stranger sent."""
+    speaking = notifier(manager)
+    speaking.status("\udcff \x1b[2J Ä")
+    assert told(manager) == ["STATUS=? ?[2J Ä"]
+    speaking.close()
+
+
+@pytest.mark.parametrize("address", ["vsock:2:1234", "/" + "x" * 200, "nowhere", "@"])
+def test_a_manager_that_cannot_be_reached_is_none(address: str) -> None:
+    speaking = systemd.Notifier({"NOTIFY_SOCKET": address})
+    speaking.ready("nobody listens")
+    speaking.close()
+
+
 def test_an_abstract_address_is_reached() -> None:
     name = f"turbod-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
@@ -79,6 +94,14 @@ def test_sockets_are_ours_only_where_the_pid_is() -> None:
     passed = {"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:"}
     assert systemd.inherited(passed, pid=8) == ()
     assert systemd.inherited({}, pid=8) == ()
+    for nothing in ("", "0", "-1", "x", "1.5", "²", "9" * 30):
+        assert not systemd.inherited({"LISTEN_PID": "8", "LISTEN_FDS": nothing}, pid=8)
+
+
+def test_descriptors_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "FIRST_DESCRIPTOR", 1_000_000)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        systemd.inherited({"LISTEN_PID": "7", "LISTEN_FDS": "9999999999"}, pid=7)
 
 
 def test_passed_descriptors_have_their_names_and_are_not_passed_on(
@@ -107,6 +130,10 @@ def test_passed_descriptors_have_their_names_and_are_not_passed_on(
         ({"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": "7"}, 4.0),
         ({"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": "8"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "4 s"}, None),
+        ({"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": ""}, None),
     ],
 )
 def test_the_watchdog_is_fed_where_it_is_meant_for_us(

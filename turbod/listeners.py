@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from turbod import listen_address, systemd
-from turbod.start import CannotStart
+from turbod.start import CannotStart, may_pass
 from turbod.systemd import Inherited
 
 NAME: Final = "http"  # FileDescriptorName= of the socket unit
@@ -26,7 +26,14 @@ async def open_listeners(
     Raises:
         CannotStart: they cannot be had.
     """
-    passed = systemd.inherited(environment, pid=os.getpid())
+    try:
+        passed = systemd.inherited(environment, pid=os.getpid())
+    except OSError as error:
+        raise CannotStart(
+            f"LISTEN_FDS={environment['LISTEN_FDS']}: {error.strerror}; unset what a socket unit "
+            "sets, or let one start turbod",
+            retry=False,
+        ) from None
     if not passed:
         return await _own(address)
     ours = [each for each in passed if each.name == NAME]
@@ -65,4 +72,5 @@ async def _own(address: str) -> Sequence[trio.SocketListener]:
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EADDRINUSE or "in use" in str(error):
             reason = "the port is in use; stop what uses it, or choose another port"
-        raise CannotStart(f"--listen {address}: {reason}", retry=True) from None
+        may_heal = not isinstance(error, OSError) or may_pass(error)
+        raise CannotStart(f"--listen {address}: {reason}", retry=may_heal) from None

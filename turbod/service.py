@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,7 @@ async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
     data = Path(settings.data)
     with (
         data_folder.held(data),
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        _signals() as signals,
         closing(systemd.Notifier(os.environ)) as notifier,
         closing(Daemon(settings, data)) as daemon,
     ):
@@ -57,6 +57,21 @@ async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
             nursery.cancel_scope.cancel()
     log.info("stopped", in_time=daemon.stopped)
     return 0 if daemon.stopped else 128 + number
+
+
+@contextmanager
+def _signals() -> Iterator[AsyncIterator[int]]:
+    """Hear signals; a SIGHUP from before is among them, and one behind this is no end either.
+
+    It would hide the exit code: systemd does not start again what a SIGHUP ended.
+    """
+    signal.signal(signal.SIGHUP, lambda *_: None)  # what the receiver does not hand out comes here
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            yield signals
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def _until_signal(

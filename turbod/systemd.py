@@ -4,6 +4,7 @@ Nothing here needs systemd: started by hand, nobody is told anything and there a
 """
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import msgspec
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START of sd-daemon.h
 MAX_STATUS_CHARACTERS: Final = 400
 FOLDER: Final = "turbod"  # LoadCredential= of systemd/turbod.service
+_is_number = re.compile("[0-9]{1,20}").fullmatch
 
 
 class Notifier:
@@ -82,11 +84,15 @@ class Inherited(msgspec.Struct, frozen=True):
 
 
 def inherited(environment: Mapping[str, str], *, pid: int) -> Sequence[Inherited]:
-    """Return what a socket unit passed to the process, after sd_listen_fds_with_names(3)."""
+    """Return what a socket unit passed to the process, after sd_listen_fds_with_names(3).
+
+    Raises:
+        OSError: there is no such descriptor.
+    """
     if environment.get("LISTEN_PID") != str(pid):
         return ()
     names = environment.get("LISTEN_FDNAMES", "").split(":")
-    count = int(environment.get("LISTEN_FDS", "0"))
+    count = _number(environment.get("LISTEN_FDS", ""))
     numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count)
     for number in numbers:
         os.set_inheritable(number, False)
@@ -98,8 +104,8 @@ def watchdog_seconds(environment: Mapping[str, str], *, pid: int) -> float | Non
     """Return within which time the manager wants to hear from us, after sd_watchdog_enabled(3)."""
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
-    microseconds = int(environment.get("WATCHDOG_USEC", "0"))
-    return microseconds / 1_000_000 if microseconds > 0 else None
+    microseconds = _number(environment.get("WATCHDOG_USEC", ""))
+    return microseconds / 1_000_000 if microseconds else None
 
 
 def credential(environment: Mapping[str, str], name: str) -> Path | None:
@@ -107,6 +113,9 @@ def credential(environment: Mapping[str, str], name: str) -> Path | None:
 
     Where a unit passes a folder, as ours does since each of its files may be absent, the name is
     behind the folder's.
+
+    Raises:
+        OSError: whether it was cannot be known.
     """
     if not (folder := environment.get("CREDENTIALS_DIRECTORY")):
         return None
@@ -114,5 +123,12 @@ def credential(environment: Mapping[str, str], name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def _number(text: str) -> int:
+    """Return a variable's number; 0 where it holds none."""
+    return int(text) if _is_number(text) else 0
+
+
 def _status(text: str) -> str:
-    return f"STATUS={' '.join(text.split())[:MAX_STATUS_CHARACTERS]}"
+    """Return one line that does nothing to a terminal; systemd takes nothing but UTF-8."""
+    words = " ".join(text.split())[:MAX_STATUS_CHARACTERS]
+    return f"STATUS={''.join(each if each.isprintable() else '?' for each in words)}"

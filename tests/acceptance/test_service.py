@@ -1,7 +1,9 @@
 """What a service manager sees of `turbod serve`: real sockets, a real process, no systemd."""
 
+import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -31,10 +33,19 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 @asynccontextmanager
 async def managed(
-    data: Path, manager: Manager, *, watchdog_seconds: float = 0
+    data: Path,
+    manager: Manager,
+    *,
+    watchdog_seconds: float = 0,
+    program: Sequence[str] = ("-m", "turbod"),
 ) -> AsyncIterator[Turbod]:
     """Run turbod as a service manager does, without anything that it could reach."""
-    turbod = Turbod(data, upstreams=["ws://127.0.0.1:9/subscribe"], appview="http://127.0.0.1:9")
+    turbod = Turbod(
+        data,
+        upstreams=["ws://127.0.0.1:9/subscribe"],
+        appview="http://127.0.0.1:9",
+        program=program,
+    )
     variables = [
         f"NOTIFY_SOCKET={manager.address}",
         f"WATCHDOG_USEC={round(watchdog_seconds * 1_000_000)}",
@@ -150,3 +161,71 @@ def passed(data: Path, descriptor: int, *, name: str) -> Turbod:
     turbod.command[:0] = ["sh", "-c", PASS_SOCKET, "sh", name]
     turbod.stdin = descriptor
     return turbod
+
+
+async def test_a_socket_that_was_announced_and_is_not_there_is_one_line_and_exit_78(
+    tmp_path: Path,
+) -> None:
+    turbod = passed(tmp_path / "data", subprocess.DEVNULL, name="http")
+    turbod.command[2] = 'export LISTEN_FDS=5000 LISTEN_PID=$$; shift; exec "$@"'
+    await turbod.start(wait=False)
+    assert await turbod.ended() == 78
+    assert "LISTEN_FDS=5000: Bad file descriptor; " in turbod.output
+    assert turbod.output.count("\n") == 1
+
+
+async def test_a_sighup_is_no_end_whenever_it_comes(tmp_path: Path, manager: Manager) -> None:
+    """Not while all is loaded, before anybody hears it, nor at the very end: the exit code is ours.
+
+    systemd takes a death by SIGHUP for an orderly one, and starts nothing again.
+    """
+    async with managed(tmp_path / "data", manager) as turbod, trio.open_nursery() as nursery:
+        await turbod.start(wait=False)
+        status = trio.Path(f"/proc/{turbod.process.pid}/status")
+
+        async def blocks_it() -> bool:
+            (blocked,) = [
+                line for line in (await status.read_text()).splitlines() if "SigBlk" in line
+            ]
+            return bool(int(blocked.split()[1], 16) & 1 << signal.SIGHUP - 1)
+
+        with trio.fail_after(SECONDS):
+            while not await blocks_it():  # noqa: ASYNC110 - no event
+                await trio.sleep(0.001)
+
+        async def annoy() -> None:
+            while turbod.process.poll() is None:
+                turbod.process.send_signal(signal.SIGHUP)
+                await trio.sleep(0.005)
+
+        nursery.start_soon(annoy)
+        await turbod.ready()
+        assert await turbod.stop() == 0
+        nursery.cancel_scope.cancel()
+    assert "event=reloaded" in turbod.output
+    assert "event=stopped" in turbod.output
+
+
+CRASHING = """
+from turbod import cli, daemon
+
+async def crash(self):
+    raise LookupError("turbod is wrong")
+
+daemon.Daemon._save = crash
+cli.main()
+"""
+
+
+async def test_what_is_our_own_fault_is_one_line_and_exit_1(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """The manager starts it again, and the line says where it happened."""
+    program = ("-c", CRASHING)
+    async with managed(tmp_path / "data", manager, program=program) as turbod:
+        await turbod.start()
+        assert await turbod.ended() == 1
+    (line,) = [line for line in turbod.output.splitlines() if "wrong" in line]
+    assert "level=critical event=crashed" in line
+    assert "daemon.py" in line
+    assert not [line for line in turbod.output.splitlines() if "level=" not in line]
