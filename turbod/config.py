@@ -464,7 +464,7 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
         ConfigError: naming the first setting that cannot be, where it came from, what is allowed.
     """
     file = options.get("config") or environment.get("TURBOD_CONFIG")
-    from_file = dict(_flatten(_read(file))) if file else {}
+    from_file = _read(file) if file else {}
     _refuse_unknown(from_file, environment, str(file))
     values = {}
     for row in table():
@@ -620,10 +620,10 @@ def _get(settings: Settings, key: str) -> Any:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        return dict(_flatten(tomllib.loads(Path(file).read_text(encoding="utf-8"))))
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of thousands of digits, or of brackets
         raise ConfigError(f"--config {file}: not TOML: {error}") from None
 
 
@@ -669,11 +669,25 @@ def _convert(row: Setting, given: Any, origin: str) -> Any:
     try:
         value = msgspec.convert(given, row.kind, strict=not isinstance(given, str | list))
     except msgspec.ValidationError:
-        shown = " ".join(map(str, given)) if isinstance(given, list) else given
-        raise ConfigError(f"{origin} was {shown!r}: expected {row.allowed}") from None
+        value = None
+    if value is None or _has_nul(value):
+        raise ConfigError(f"{origin} was {_quoted(given)}: expected {row.allowed}")
     if row.key == "server.trusted_proxies":
         _check_networks(row, value, origin)
     return value
+
+
+def _has_nul(value: Any) -> bool:
+    """Tell whether there is a character in it that no path and no address can have."""
+    texts = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(text, str) and "\0" in text for text in texts)
+
+
+def _quoted(given: Any) -> str:
+    try:
+        return repr(" ".join(map(str, given)) if isinstance(given, list) else given)
+    except ValueError:  # Python shows no number of thousands of digits
+        return "a huge number"
 
 
 def _check_networks(row: Setting, networks: Sequence[str], origin: str) -> None:

@@ -119,6 +119,13 @@ def test_a_file_that_is_not_there_is_refused_and_never_means_everybody(tmp_path:
         read(settings(tokens=str(tmp_path / "none")), {})
 
 
+def test_a_credential_that_may_be_there_is_refused_and_never_means_everybody() -> None:
+    """As where its folder belongs to another user."""
+    folder = "/" + "x" * 5000
+    with pytest.raises(ConfigError, match=r"credential .*: File name too long"):
+        read(settings(), {"CREDENTIALS_DIRECTORY": folder})
+
+
 def test_whole_hours_are_for_no_token_where_some_records_are_not_to_be_passed_on(
     tmp_path: Path,
 ) -> None:

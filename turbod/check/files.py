@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from turbod import exclusion, systemd
+from turbod import exclusion
 from turbod.check.finding import Finding, fault, ok, warning
 from turbod.config import ConfigError, Settings
 from turbod.server import tokens
@@ -55,9 +55,8 @@ def _list(file: str) -> Finding:
 
 
 def _tokens(settings: Settings) -> Finding:
-    file = settings.server.tokens or systemd.credential(os.environ, "tokens")
     try:
-        known = tokens.read(settings, os.environ)
+        known, file = tokens.read(settings, os.environ), tokens.file_of(settings, os.environ)
     except ConfigError as error:
         return fault("tokens", str(error), "turbod does not start without them")
     if known is None:

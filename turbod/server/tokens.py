@@ -72,20 +72,32 @@ class Tokens:
         return token.digest in self._by_digest
 
 
+def file_of(settings: Settings, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that the settings name, else the service manager's credential `tokens`.
+
+    Raises:
+        ConfigError: whether there is one cannot be known.
+    """
+    if settings.server.tokens:
+        return Path(settings.server.tokens)
+    try:
+        return systemd.credential(environment, "tokens")
+    except OSError as error:
+        raise ConfigError(f"credential {error.filename}: {error.strerror}") from None
+
+
 def read(settings: Settings, environment: Mapping[str, str]) -> Tokens | None:
     """Return who may connect, None for everybody; a file without entries lets nobody in.
-
-    The file is the one that the settings name, else the service manager's credential `tokens`.
 
     Raises:
         ConfigError: naming the file, the entry and what is allowed; never what stood there, since
             it might be a token.
     """
-    file = settings.server.tokens or systemd.credential(environment, "tokens")
-    if not file:
+    file = file_of(settings, environment)
+    if file is None:
         return None
     try:
-        with Path(file).open("rb") as opened:
+        with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"server.tokens {file}: {error.strerror}; {_ADVICE}") from None
