@@ -6,13 +6,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
     (
-        *("amounts", "backoff", "causes", "config", "cursor", "event", "flood", "frames"),
+        *("amounts", "backoff", "causes", "config", "cursor", "envelope", "flood", "frames"),
         "heartbeat",
         *("journal", "listen_address", "log_lines", "log_strays", "redaction", "start", "systemd"),
     ),
-    ("bearer", "data_folder", "listeners", "log_output", "record"),
-    ("database", "filter"),
-    ("eventlog", "hydration", "simulation", "upstream"),
+    ("bearer", "data_folder", "event", "listeners", "log_output"),
+    ("database", "record"),
+    ("eventlog", "filter", "hydration", "simulation", "upstream"),
     ("archive",),
     ("client", "exclusion", "server"),
     ("report",),
@@ -22,7 +22,18 @@ ROWS = (
     ("__main__",),
 )
 PURE = (
-    *("amounts", "backoff", "bearer", "config", "cursor", "event", "filter", "flood", "frames"),
+    *(
+        "amounts",
+        "backoff",
+        "bearer",
+        "config",
+        "cursor",
+        "envelope",
+        "event",
+        "filter",
+        "flood",
+        "frames",
+    ),
     *("listen_address", "log_lines", "record", "redaction"),
 )
 PURE_PARTS = (

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turbod.envelope import Malformed
 from turbod.event import (
     MAX_EVENT_BYTES,
     MAX_MENTIONS,
-    Malformed,
     _nsid,
     parse,
     split_uri,

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from turbod.event import Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import parse
 from turbod.exclusion import Exclusion
 from turbod.filter import Filter
 from turbod.record import Head, Record, head_of_line, head_or_nobody, read_line

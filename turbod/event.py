@@ -6,8 +6,9 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
+from turbod.envelope import Commit, Envelope, Fields, Malformed, Reference, Reply, one_line, read
+
 MAX_EVENT_BYTES: Final = 1024 * 1024
-MAX_NESTING: Final = 64
 MAX_MENTIONS: Final = 50
 MAX_TIME_US: Final = 2**53  # the year 2255; a longer number is exact in no client
 MAX_VERSION_LENGTH: Final = 64  # a rev is a TID of 13, a notice's time a datetime
@@ -26,33 +27,19 @@ _is_nsid = re.compile(
     r"\.[a-zA-Z][a-zA-Z0-9]{0,62}",
     re.ASCII,
 ).fullmatch
-_is_rkey = re.compile(r"[a-zA-Z0-9_~.:-]{1,512}", re.ASCII).fullmatch
+_is_rkey = re.compile(r"[a-zA-Z0-9_~.:-]+", re.ASCII).fullmatch
 # What nearly every reference is: a post of an account with a did:plc. The rest takes split_uri.
-_is_plc_post_uri = re.compile(
-    r"at://did:plc:[a-z2-7]{24}/app\.bsky\.feed\.post/(?!\.{1,2}\Z)[a-zA-Z0-9_~.:-]{1,512}",
+_plc_post = re.compile(
+    r"at://(did:plc:[a-z2-7]{24})/app\.bsky\.feed\.post/(?!\.{1,2}\Z)[a-zA-Z0-9_~.:-]{1,512}",
     re.ASCII,
 ).fullmatch
-_LINE_BREAKS = re.compile(rb"[\r\n]+")
 _MAX_DID_LENGTH = 2048
 _MAX_NSID_LENGTH = 317
+_MAX_RKEY_LENGTH = 512
 _MAX_URI_LENGTH = 8192
 _SUBJECT_POST = frozenset({"app.bsky.feed.like", "app.bsky.feed.repost"})
 _SUBJECT_USER = frozenset({"app.bsky.graph.follow", "app.bsky.graph.block"})
 _SUBJECT_OTHER = frozenset({"app.bsky.graph.listitem", "app.bsky.graph.verification"})
-
-_decode = msgspec.json.Decoder().decode
-
-
-class Malformed(ValueError):
-    """Bytes from outside that are not what they must be.
-
-    Attributes:
-        reason: one of a small closed set of words, fit for a metric's label.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class References(msgspec.Struct, frozen=True, gc=False):
@@ -70,11 +57,11 @@ class References(msgspec.Struct, frozen=True, gc=False):
     parent: str | None = None
     root: str | None = None
     quote: str | None = None
+    wanted: tuple[str, ...] = ()
     has_subject_post: bool = False
     subject_post: str | None = None
     has_subject_user: bool = False
     subject_user: str | None = None
-    wanted: tuple[str, ...] = ()
 
 
 NO_REFERENCES: Final = References()
@@ -91,7 +78,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         at_uri: of the record for a commit, else `at://DID`.
         about: the DIDs concerned beside `did`'s own role, for the filter `aboutDids`.
         identity: 64 bits that are equal for two copies of one event, within one process.
-        record: the decoded record of a create or update, else None.
+        has_record: it is a create or an update.
         notice: the decoded `identity` or `account` object, else None.
     """
 
@@ -106,7 +93,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     rev: str
     cid: str | None
     message: bytes
-    record: dict[str, Any] | None
+    has_record: bool
     notice: dict[str, Any] | None
     references: References
     about: tuple[str, ...]
@@ -125,36 +112,7 @@ def parse(text: str | bytes) -> Event:
     message = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(message) > MAX_EVENT_BYTES:
         raise Malformed("size")
-    fields = decode(message)
-    if not isinstance(fields, dict):
-        raise Malformed("shape")
-    return _event(fields, one_line(message))
-
-
-def decode(raw: bytes | msgspec.Raw) -> Any:
-    """Decode JSON from outside, whole: UTF-8, escapes, numbers and nesting are checked.
-
-    Raises:
-        Malformed: `json` or `nesting`.
-    """
-    try:
-        value = _decode(raw)
-    except RecursionError:
-        raise Malformed("nesting") from None
-    except ValueError:  # msgspec's and Unicode's errors are ValueErrors
-        raise Malformed("json") from None
-    # Each level costs a bracket: few brackets need no walk (23 at most in 152 captured events).
-    data = raw if isinstance(raw, bytes) else bytes(raw)
-    if data.count(b"{") + data.count(b"[") > MAX_NESTING and _nesting(value) > MAX_NESTING:
-        raise Malformed("nesting")
-    return value
-
-
-def one_line(message: bytes) -> bytes:
-    """Take the line breaks out of valid JSON, where they can only stand between tokens."""
-    if b"\n" in message or b"\r" in message:
-        message = _LINE_BREAKS.sub(b"", message)
-    return message.strip()
+    return _event(read(message), one_line(message))
 
 
 def valid_did(value: object) -> TypeGuard[str]:
@@ -169,7 +127,11 @@ def valid_nsid(value: object) -> TypeGuard[str]:
 
 def valid_rkey(value: object) -> TypeGuard[str]:
     """Tell whether this is a record key by atproto's syntax (specs/record-key)."""
-    return type(value) is str and _is_rkey(value) is not None and value not in {".", ".."}
+    if type(value) is not str or len(value) > _MAX_RKEY_LENGTH:
+        return False
+    if value.isalnum() and value.isascii():  # nearly all, in half of the match's time
+        return True
+    return _is_rkey(value) is not None and value not in {".", ".."}
 
 
 @lru_cache(maxsize=4096)  # the network uses few: a hit is a tenth of the match
@@ -192,35 +154,30 @@ def split_uri(uri: object) -> tuple[str, str, str] | None:
 
 def uri_did(uri: str) -> str:
     """Return the authority of an AT URI that split_uri accepts, or of `at://DID`."""
-    return uri[5:].partition("/")[0]
+    return uri.split("/", 3)[2]
 
 
-def _event(fields: dict[str, Any], message: bytes) -> Event:
-    did, time_us, kind = fields.get("did"), fields.get("time_us"), fields.get("kind")
+def _event(fields: Envelope, message: bytes) -> Event:
+    did, time_us, kind, cursor = fields.did, fields.time_us, fields.kind, fields.cursor
     if type(time_us) is not int or not 0 <= time_us < MAX_TIME_US:
         raise Malformed("time_us")
     if not valid_did(did):
         raise Malformed("did")
-    if type(kind) is not str or kind not in KINDS:
-        raise Malformed("kind")
-    payload = fields.get(kind)
-    if type(payload) is not dict:
-        raise Malformed("shape")
-    cursor = fields.get("cursor")
     if type(cursor) is not int:
         cursor = 0
     if kind == "commit":
-        return _commit(payload, did, time_us, cursor, message)
-    return _notice(payload, did, time_us, cursor, message, kind)
+        return _commit(fields.commit, did, time_us, cursor, message)
+    if type(kind) is not str or kind not in KINDS:
+        raise Malformed("kind")
+    return _notice(getattr(fields, kind), did, time_us, cursor, message, kind)
 
 
 # Both take positional arguments: with keywords a call costs as much as the decoding.
-def _commit(
-    commit: dict[str, Any], did: str, time_us: int, upstream_cursor: int, message: bytes
-) -> Event:
-    get = commit.get
-    collection, rkey, rev = get("collection"), get("rkey"), get("rev")
-    operation, cid, record = get("operation"), get("cid"), get("record")
+def _commit(commit: object, did: str, time_us: int, upstream_cursor: int, message: bytes) -> Event:
+    if type(commit) is not Commit:
+        raise Malformed("shape")
+    collection, rkey, rev = commit.collection, commit.rkey, commit.rev
+    operation, cid, record = commit.operation, commit.cid, commit.record
     if not valid_nsid(collection):
         raise Malformed("collection")
     if not valid_rkey(rkey):
@@ -231,13 +188,11 @@ def _commit(
         raise Malformed("shape")
     if cid is not None and type(cid) is not str:
         raise Malformed("shape")
-    references, about = NO_REFERENCES, NOBODY
-    if operation == "delete":
-        record = None
-    elif type(record) is dict:
+    references, about, has_record = NO_REFERENCES, NOBODY, operation != "delete"
+    if has_record:
+        if type(record) is not Fields:
+            raise Malformed("shape")
         references, about = _references(collection, record)
-    else:
-        raise Malformed("shape")
     return Event(
         did,
         "commit",
@@ -250,7 +205,7 @@ def _commit(
         rev,
         cid,
         message,
-        record,
+        has_record,
         None,
         references,
         about,
@@ -259,8 +214,10 @@ def _commit(
 
 
 def _notice(
-    notice: dict[str, Any], did: str, time_us: int, upstream_cursor: int, message: bytes, kind: str
+    notice: object, did: str, time_us: int, upstream_cursor: int, message: bytes, kind: str
 ) -> Event:
+    if not isinstance(notice, dict):
+        raise Malformed("shape")
     time = notice.get("time")
     if type(time) is not str or len(time) > MAX_VERSION_LENGTH:
         raise Malformed("shape")
@@ -278,7 +235,7 @@ def _notice(
         "",
         None,
         message,
-        None,
+        False,
         notice,
         NO_REFERENCES,
         (),
@@ -286,17 +243,17 @@ def _notice(
     )
 
 
-def _references(collection: str, record: dict[str, Any]) -> tuple[References, tuple[str, ...]]:
+def _references(collection: str, record: Fields) -> tuple[References, tuple[str, ...]]:
     if collection == POST:
         return _post_references(record)
     if collection in _SUBJECT_POST:
-        uri = _uri_at(record, "subject")
-        about = (uri_did(uri),) if uri else ()
-        post = _only_post(uri)
+        parts = _split_reference(record.subject)
+        about = (parts[0],) if parts else ()
+        post = parts[1] if parts else None
         wanted = (post,) if post else ()
         return References(has_subject_post=True, subject_post=post, wanted=wanted), about
     if collection in _SUBJECT_USER or collection in _SUBJECT_OTHER:
-        subject = record.get("subject")
+        subject = record.subject
         user = subject if valid_did(subject) else None
         about = (user,) if user else ()
         if collection in _SUBJECT_OTHER:
@@ -305,20 +262,29 @@ def _references(collection: str, record: dict[str, Any]) -> tuple[References, tu
     return NO_REFERENCES, ()
 
 
-def _post_references(record: dict[str, Any]) -> tuple[References, tuple[str, ...]]:
-    reply, embed, facets = record.get("reply"), record.get("embed"), record.get("facets")
+def _post_references(record: Fields) -> tuple[References, tuple[str, ...]]:
+    reply, embed, facets = record.reply, record.embed, record.facets
     if reply is None and embed is None and facets is None:
         return NO_REFERENCES, ()
-    mentions = _mentions(facets) if facets is not None else NOBODY
-    quote = _quote(embed) if embed is not None else None
-    parent = root = None
-    if reply is not None:
-        parent, root = _post_at(reply, "parent"), _post_at(reply, "root")
-    posts = [uri for uri in (parent, root, quote) if uri]
-    about = tuple(dict.fromkeys((*mentions, *map(uri_did, posts))))
-    root = None if root == parent else root
-    wanted = (*mentions, *dict.fromkeys(posts))
-    return References(mentions, parent, root, quote, wanted=wanted), about
+    mentions = NOBODY if facets is None else _mentions(facets)
+    authors: dict[str, str] = {}
+    parent = root = quote = None
+    if type(reply) is Reply:
+        parent = _post(reply.parent, authors)
+        root = None if reply.root == reply.parent else _post(reply.root, authors)
+        root = None if root == parent else root
+    if embed is not None:
+        quote = _post(_quoted(embed), authors)
+    about = tuple(dict.fromkeys((*mentions, *authors.values())))
+    return References(mentions, parent, root, quote, (*mentions, *authors)), about
+
+
+def _post(reference: object, authors: dict[str, str]) -> str | None:
+    """Return the post that a strongRef leads to, its author noted; None where it leads to none."""
+    did, post = _split_reference(reference) or (None, None)
+    if did is not None and post is not None:
+        authors[post] = did
+    return post
 
 
 def _mentions(facets: object) -> tuple[str, ...]:
@@ -337,41 +303,27 @@ def _mentions(facets: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _quote(embed: object) -> str | None:
+def _quoted(embed: object) -> object:
+    """Return the strongRef of the post that is quoted."""
     if not isinstance(embed, dict):
         return None
-    kind = embed.get("$type")
+    kind, record = embed.get("$type"), embed.get("record")
     if kind == "app.bsky.embed.record":
-        return _post_at(embed, "record")
-    if kind == "app.bsky.embed.recordWithMedia":
-        return _post_at(embed.get("record"), "record")
+        return record
+    if kind == "app.bsky.embed.recordWithMedia" and isinstance(record, dict):
+        return record.get("record")
     return None
 
 
-def _uri_at(holder: object, key: str) -> str | None:
-    """Return the URI of the strongRef under `key`, where everything on the way is as it should."""
-    reference = holder.get(key) if type(holder) is dict else None
-    uri = reference.get("uri") if type(reference) is dict else None
-    if type(uri) is str and (_is_plc_post_uri(uri) or split_uri(uri)):
-        return uri
-    return None
-
-
-def _post_at(holder: object, key: str) -> str | None:
-    """Return the URI under `key` where it is a post's."""
-    return _only_post(_uri_at(holder, key))
-
-
-def _only_post(uri: str | None) -> str | None:
-    return uri if uri and f"/{POST}/" in uri else None
-
-
-def _nesting(value: object) -> int:
-    """Return how deep lists and objects nest: 1 for a flat one."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [
-            child for item in level for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return depth
+def _split_reference(reference: object) -> tuple[str, str | None] | None:
+    """Return whose record a strongRef leads to, and its URI where that is a post's."""
+    if type(reference) is Reference:
+        uri: object = reference.uri
+    else:
+        uri = reference.get("uri") if isinstance(reference, dict) else None
+    if type(uri) is not str:
+        return None
+    if match := _plc_post(uri):
+        return match[1], uri
+    parts = split_uri(uri)
+    return (parts[0], uri if parts[1] == POST else None) if parts else None

@@ -4,7 +4,8 @@ from typing import Final
 
 import msgspec
 
-from turbod.event import Event, Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import Event, parse
 
 MAX_RECORD_BYTES: Final = 1024 * 1024
 NULL: Final = b"null"

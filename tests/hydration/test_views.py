@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from turbod.event import Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import parse
 from turbod.hydration.views import MAX_VIEW_BYTES, Kind, View, build_post, read_answer, read_view
 
 ANN = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"

@@ -15,7 +15,8 @@ from trio_websocket import (
 from websockets.sync.client import connect
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
-from turbod.event import Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import parse
 from turbod.simulation import jetstream_host
 from turbod.simulation.faults import BROKEN, POISON
 from turbod.simulation.jetstream_host import JetstreamHost

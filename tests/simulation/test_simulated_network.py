@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from turbod.event import MAX_MENTIONS, Malformed, parse, split_uri
+from turbod.envelope import Malformed
+from turbod.event import MAX_MENTIONS, parse, split_uri
 from turbod.simulation.acts import ACTS
 from turbod.simulation.happening import Happening, read_message
 from turbod.simulation.identifiers import blob_cid, plc_did, record_cid, tid, time_text

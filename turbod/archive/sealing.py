@@ -29,7 +29,7 @@ from turbod.archive.format.inspection import Inspection
 from turbod.archive.format.names import Name
 from turbod.archive.format.object_writer import ObjectWriter
 from turbod.cursor import HOUR_US, hour_name
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.eventlog.appender import sync_folder, telling_full
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.hour_file import LINE_BYTES, MAX_GAP_MESSAGE, records_name

@@ -9,7 +9,7 @@ import trio
 from turbod.check.finding import Finding
 from turbod.check.network_verdicts import CallSeen, judge_appview
 from turbod.config import Settings
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.hydration.appview import new_client
 from turbod.hydration.budget import read_allowance
 from turbod.hydration.call import Reply, Unanswered, get

@@ -10,7 +10,8 @@ import trio
 from turbod.check.finding import Finding
 from turbod.check.network_verdicts import HostSeen, judge_hosts
 from turbod.config import Settings
-from turbod.event import Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import parse
 from turbod.upstream.connection import Connection, Disconnected, address_of, connect
 from turbod.upstream.subscription import Subscription
 

@@ -12,7 +12,7 @@ import trio
 
 from turbod import heartbeat
 from turbod.cursor import HOUR_US
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.eventlog.chunk import Chunk, Gap
 from turbod.eventlog.cutter import Cutter
 from turbod.eventlog.hour_file import LINE_BYTES, records_name

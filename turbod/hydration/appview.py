@@ -12,7 +12,7 @@ import trio
 
 from turbod import __version__, heartbeat
 from turbod.config import HydrationSettings
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.hydration.batches import Batch, Item, Outcome
 from turbod.hydration.budget import Budget
 from turbod.hydration.call import Reply, Unanswered, get

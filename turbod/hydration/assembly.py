@@ -20,7 +20,7 @@ def wanted(event: Event) -> tuple[str, ...]:
 
     Identity and account events and deletes ask for nothing: their author comes from the cache.
     """
-    if event.record is None:
+    if not event.has_record:
         return ()
     return (event.did, *event.references.wanted)
 
@@ -38,7 +38,7 @@ def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) 
 
     `cached` is the cache, for authors that are not asked for.
     """
-    if event.record is None:
+    if not event.has_record:
         entry = cached(event.did)
         views = {} if entry is None else {event.did: entry}
     assembled = _splice(event, views)

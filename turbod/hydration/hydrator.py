@@ -183,7 +183,7 @@ class Hydrator:
 
     def observe(self, event: Event) -> None:
         """Let the event change what is known, before anything is hydrated after it."""
-        if event.collection == POST and event.record is not None:
+        if event.collection == POST and event.has_record:
             self._recent.add(event.at_uri, event.message)
             if event.operation == "create":  # what `effect` says of most events, without asking
                 self._cache.bring_back(event.at_uri, event.rev)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from turbod.event import Event, Malformed, decode, one_line, split_uri, valid_did
+from turbod.envelope import Fields, Malformed, decode, one_line, read
+from turbod.event import Event, split_uri, valid_did
 
 MAX_VIEW_BYTES: Final = 1024 * 1024
 MAX_SELF_LABELS: Final = 10  # com.atproto.label.defs#selfLabels
@@ -136,7 +137,8 @@ def build_post(event: Event, author: bytes, indexed_at: str) -> bytes | None:
     Returns:
         An app.bsky.feed.defs#postView without an embed; None where the event has no CID.
     """
-    if event.cid is None or event.record is None:
+    commit = read(event.message).commit
+    if event.cid is None or commit is None or commit.record is None:
         return None
     post = {
         "uri": event.at_uri,
@@ -149,7 +151,7 @@ def build_post(event: Event, author: bytes, indexed_at: str) -> bytes | None:
         "likeCount": 0,
         "quoteCount": 0,
         "indexedAt": indexed_at,
-        "labels": _self_labels(event, indexed_at),
+        "labels": _self_labels(event, commit.record, indexed_at),
     }
     return _encode(post)
 
@@ -232,10 +234,9 @@ def _basic(profile: bytes) -> dict[str, msgspec.Raw]:
     return {name: fields[name] for name in _AUTHOR_FIELDS if name in fields}
 
 
-def _self_labels(event: Event, indexed_at: str) -> list[dict[str, str]]:
+def _self_labels(event: Event, record: Fields, indexed_at: str) -> list[dict[str, str]]:
     """Return the labels that the author gave the post, in the form that labelers' have."""
-    assert event.record is not None
-    labels, created_at = event.record.get("labels"), event.record.get("createdAt")
+    labels, created_at = record.labels, record.created_at
     values = labels.get("values") if isinstance(labels, dict) else None
     if not isinstance(created_at, str) or not _DATETIME(created_at):
         created_at = indexed_at

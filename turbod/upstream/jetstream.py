@@ -12,7 +12,8 @@ from turbod import heartbeat
 from turbod.backoff import Backoff
 from turbod.config import UpstreamSettings
 from turbod.cursor import SECOND_US
-from turbod.event import Event, Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import Event, parse
 from turbod.upstream.connection import Address, Connection, Disconnected, address_of, connect
 from turbod.upstream.gaps import REORDER_US, Resumption, Seen
 from turbod.upstream.intake import Intake

@@ -9,7 +9,8 @@ from turbod.archive.bulk.parts import Asked
 from turbod.archive.format.hour_object import Damaged, count_lines, read_frame
 from turbod.archive.format.index import OTHERS, Frame
 from turbod.archive.reading.selection import Selection
-from turbod.event import KINDS, Malformed
+from turbod.envelope import Malformed
+from turbod.event import KINDS
 from turbod.eventlog.line import cursor_of
 from turbod.filter import EVERYTHING, Filter
 from turbod.record import Head, head_of_line

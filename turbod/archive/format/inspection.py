@@ -7,7 +7,7 @@ from itertools import pairwise
 from turbod.archive.format.did_filter import SoughtDids
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.index import OTHERS, Frame, Index, collection_of
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.eventlog.line import sound_cursor
 from turbod.record import head_of_line
 

@@ -12,7 +12,7 @@ import msgspec
 
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.reading.selection import Selection
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.eventlog.chunk import MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Chunk, Gap, Lines
 from turbod.eventlog.cutter import Cutter
 from turbod.eventlog.hour_file import LINE_BYTES
