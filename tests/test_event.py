@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -272,6 +273,22 @@ def test_null_or_garbage_in_every_optional_place_costs_only_itself(
 ) -> None:
     event = commit(record, collection=collection)
     assert parse(text(event)).message == text(event)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["reply", "embed", "facets", "subject", "langs"]), garbage),
+    st.sampled_from(["app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"]),
+    st.sampled_from([None, 1, 1.0, True, "1", [1]]),
+)
+def test_a_field_that_nobody_knows_changes_nothing_in_how_the_others_are_read(
+    record: dict[str, Any], collection: str, cursor: Any
+) -> None:
+    """It has another decoder, and so have fields of other types than they should be."""
+    event = commit(record, collection=collection) | {"cursor": cursor}
+    unknown = commit(record | {"new": 1}, collection=collection) | {"cursor": cursor}
+    message = text(event)
+    assert msgspec.structs.replace(parse(text(unknown)), message=message) == parse(message)
+    assert parse(message).upstream_cursor == (1 if cursor == 1 and type(cursor) is int else 0)
 
 
 @given(st.binary(max_size=200))
