@@ -11,6 +11,7 @@ import msgspec
 
 from turbod.event import KINDS, OPERATIONS, valid_did, valid_nsid
 from turbod.record import Head
+from turbod.redaction import redacted
 
 MAX_COLLECTIONS: Final = 100
 MAX_DIDS: Final = 10_000
@@ -321,7 +322,9 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _shown(text: str) -> str:
-    short = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    """Return a client's own words, short; a token that went to the wrong place is none of them."""
+    known = redacted(text[: 2 * SHOWN_CHARACTERS])
+    short = known if len(known) <= SHOWN_CHARACTERS else known[:SHOWN_CHARACTERS] + "..."
     return ascii(short)
 
 

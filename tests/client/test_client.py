@@ -17,6 +17,7 @@ from tests.server.harness import DID, Harness, did, open_descriptors, post, serv
 from turbod.backoff import Backoff
 from turbod.client import stream as stream_module
 from turbod.client.stream import Refused, Stream
+from turbod.server.request import answer
 from turbod.tail import CatchUp
 
 SWITCH = (
@@ -268,6 +269,19 @@ def test_the_words_of_a_server_that_is_none_of_ours_are_no_crash() -> None:
     with capture_logs() as lines:
         catch_up.told({"$type": "#info", "name": 5, "event": "x", "$level": "y", "self": 1})
     assert lines == [{"event": "server_says", "log_level": "warning", "name": 5}]
+
+
+async def test_the_words_of_a_refusal_are_fit_for_a_terminal() -> None:
+    body = b'{"error":"No","message":"\\u001b[2Jcleared\\n' + b"x" * 5000 + b'"}'
+    said = answer(403, body)
+    ends = b'{"$type":"#error","error":"AuthRevoked","message":"\\u001b[2Jcleared"}'
+    for behave in (partial(say, said), partial(stream_of, ends, 1)):
+        async with behaving(behave) as port:
+            with pytest.raises(Refused) as refused:
+                await Taken().stream(f"ws://127.0.0.1:{port}").run()
+        assert str(refused.value).isprintable()
+        assert "cleared" in str(refused.value)
+        assert len(str(refused.value)) < 1100
 
 
 def test_a_stream_without_records_is_made_again_as_soon_as_one_with_them() -> None:

@@ -49,6 +49,7 @@ _LOST: Final = (
 _NOT_NOW: Final = frozenset({408, 425, 429})
 _SERVER_ERRORS: Final = 500  # and all above: not now either
 _SHOWN_BYTES: Final = 200  # of a stranger's answer
+_SHOWN_CHARACTERS: Final = 1000  # of one that is worded as a turbod's
 # What the server would say again to the same client.
 _FINAL_ERRORS: Final = frozenset({"InvalidMessage", "AuthRevoked"})
 
@@ -191,7 +192,7 @@ class Stream:
             told = _decode_object(message)
             self._give(self._told, dict(told))
             if told.get("error") in _FINAL_ERRORS:
-                self._failure = Refused(f"{told['error']}: {told.get('message', '')}")
+                self._failure = Refused(_shown(f"{told['error']}: {told.get('message', '')}"))
                 raise _Stopped
             if told.get("$type") == "#cursor" and "cursor" in told:
                 cursor = str(told["cursor"])
@@ -311,7 +312,12 @@ def _retry_after_seconds(rejected: trio_websocket.ConnectionRejected) -> float:
 def _said(body: bytes) -> str:
     """Return what a refusal says, as turbod words it or as it stands."""
     try:
-        return str(_decode_object(body)["message"])
+        return _shown(str(_decode_object(body)["message"]))
     except (msgspec.MsgspecError, KeyError):
         shown = body[:_SHOWN_BYTES].decode("utf-8", "replace")
         return shown if shown.isprintable() and shown else "not what a turbod says"
+
+
+def _shown(text: str) -> str:
+    """Return a stranger's words fit for one line of a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CHARACTERS])

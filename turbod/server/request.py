@@ -197,7 +197,9 @@ def _parse(head: bytes, rest: bytes) -> Request:
         parser.receive_data(head)
         event = parser.next_event()
     except h11.RemoteProtocolError as error:
-        raise _invalid(f"not HTTP/1.1: {error}") from None
+        # h11 quotes the line after a colon; there may be a token in it.
+        words = str(error).partition(": bytearray(")[0]
+        raise _invalid(f"not HTTP/1.1: {words}") from None
     if not isinstance(event, h11.Request):
         raise _invalid("not an HTTP/1.1 request")
     return _request(event, rest)
