@@ -22,10 +22,11 @@ from tests.server.harness import (
     serving,
 )
 from tests.server.people import ALICE, BOB, NAMES, STRANGER, by, tokens
-from tests.server.served_archive import serving_archive
+from tests.server.served_archive import Archive, serving_archive
 from turbod import bearer
 from turbod.config import ConfigError, LogSettings, ServerSettings, Settings
 from turbod.server import connection
+from turbod.server.archive_listing import ArchiveListing
 from turbod.server.guesses import MAX_ADDRESSES, WINDOW_SECONDS, Guesses
 from turbod.server.tokens import MAX_FILE_BYTES, MAX_TOKENS, Token, parse, read
 
@@ -220,7 +221,10 @@ async def test_a_token_in_the_query_is_refused_even_a_right_one(tmp_path: Path, 
                 answer = await harness.upgrade(path, more=more)
                 assert answer.error == (400, "InvalidRequest")
                 assert ALICE.encode() not in answer.body
-        assert (await harness.get(f"/records?{name}={ALICE}")).error == (400, "InvalidRequest")
+        for path in ("/records", "/status", "/archive", "/readyz"):
+            for more in ("", by(ALICE)):
+                refused = await harness.get(f"{path}?{name}={ALICE}", more=more)
+                assert refused.error == (400, "InvalidRequest")
 
 
 async def test_without_tokens_on_the_server_one_that_is_sent_does_no_harm(tmp_path: Path) -> None:
@@ -464,6 +468,66 @@ async def test_a_download_ends_with_its_token(tmp_path: Path) -> None:
         assert harness.server.statistics().errors == 0
 
 
+@asynccontextmanager
+async def downloading(
+    harness: Harness, archive: Archive
+) -> AsyncIterator[tuple[dict[str, bytes], ArchiveListing]]:
+    """Let Alice and Bob download an hour that comes when the block ends; yield what they got."""
+    go, reads = trio.Event(), 0
+    plain_read = archive.store.read
+    received: dict[str, bytes] = {}
+
+    async def wait_and_read(key: str, *, offset: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        await go.wait()
+        return await plain_read(key, offset=offset, size=size)
+
+    async def download(token: str) -> None:
+        head = f"GET /archive/{archive.names[0].key} HTTP/1.1\r\nHost: a\r\n{by(token)}\r\n"
+        received[token] = await harness.exchange(head)
+
+    archive.store.read = wait_and_read  # type: ignore[method-assign]
+    listing = harness.server._archive
+    assert listing is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(download, ALICE)
+        nursery.start_soon(download, BOB)
+        await harness.settled(lambda: reads == len(NAMES))
+        yield received, listing
+        go.set()
+
+
+async def test_a_download_ends_with_the_right_to_it_and_with_no_other_reload(
+    tmp_path: Path,
+) -> None:
+    right = "archive = true"
+    both = tokens(alice=right, bob=right)
+    async with serving_archive(tmp_path, is_public=False, tokens=both) as (harness, archive):
+        async with downloading(harness, archive) as (received, listing):
+            listing.publish(is_public=False)
+            harness.server.set_tokens(tokens(alice=right, bob=right))
+            await trio.sleep(0.05)
+            assert received == {}
+            harness.server.set_tokens(tokens(alice=right))
+            await harness.settled(lambda: BOB in received)
+        assert received[BOB] == b""
+        assert Answer(received[ALICE]).body == archive.bytes_of(archive.names[0])
+        assert harness.server.statistics().errors == 0
+
+
+async def test_what_is_no_longer_public_ends_for_those_without_a_right_to_it(
+    tmp_path: Path,
+) -> None:
+    right = tokens(alice="archive = true")
+    async with serving_archive(tmp_path, tokens=right) as (harness, archive):
+        async with downloading(harness, archive) as (received, listing):
+            listing.publish(is_public=False)
+            await harness.settled(lambda: BOB in received)
+        assert received[BOB] == b""
+        assert Answer(received[ALICE]).body == archive.bytes_of(archive.names[0])
+
+
 async def test_with_the_first_token_whoever_has_none_has_to_go_and_without_any_all_may_stay(
     tmp_path: Path,
 ) -> None:
@@ -576,6 +640,42 @@ async def test_a_head_that_is_none_is_refused_before_any_token_is_looked_at(
         raw = await harness.exchange(b"GET /status HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n")
         assert Answer(raw).error == expected
         assert harness.server.statistics().wrong_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"Authorization : Bearer {ALICE}\r\n",
+        f"X: a\rAuthorization: Bearer {ALICE}\r\n",
+        f"Bearer {ALICE}\r\n",
+        f"Host: {ALICE}\r\n",
+        f"{UPGRADE}Sec-WebSocket-Version: {ALICE}\r\n",
+        f"Content-Length: {ALICE}\r\n",
+    ],
+)
+async def test_a_head_that_is_refused_is_not_repeated_to_its_sender(
+    tmp_path: Path, head: str
+) -> None:
+    host = "" if "Host" in head else "Host: a\r\n"
+    async with serving(tmp_path, tokens=tokens()) as harness:
+        answer = await harness.exchange(f"GET /turbostream HTTP/1.1\r\n{host}{head}\r\n")
+        assert Answer(answer).status in {400, 401, 426}
+        assert ALICE.encode() not in answer
+
+
+async def test_a_token_that_stands_elsewhere_is_not_repeated_to_its_sender(tmp_path: Path) -> None:
+    wrong = (f"{ALICE}=1", *(f"{name}={ALICE}" for name in ("wantedDids", "kinds", "shard", "x")))
+    async with serving(tmp_path, tokens=tokens()) as harness:
+        for query in wrong:
+            answer = await harness.get(f"/records?{query}", more=by(ALICE))
+            assert answer.error == (400, "InvalidRequest")
+            assert ALICE.encode() not in answer.body
+        for payload in ({ALICE: 1}, {"wantedDids": [ALICE]}):
+            async with harness.subscribe(token=ALICE) as client:
+                await client.update(**payload)
+                code, messages = await client.end()
+                assert (code, messages[-1]["error"]) == (1008, "InvalidMessage")
+                assert ALICE not in str(messages)
 
 
 async def test_guessing_at_speed_disturbs_nobody_and_costs_no_memory(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 from urllib.parse import parse_qsl, unquote
@@ -87,7 +88,7 @@ class ArchiveListing:
         Raises:
             Refusal: NotPublic.
         """
-        if not self._is_public and not (guest.token is not None and guest.token.archive):
+        if not self._is_allowed(guest):
             raise Refusal(
                 403,
                 "NotPublic",
@@ -96,10 +97,16 @@ class ArchiveListing:
             )
 
     def publish(self, *, is_public: bool) -> None:
-        """Let everybody ask from now on, or nobody, and then finish no download."""
+        """Let everybody ask from now on, or only who has a token for it."""
         self._is_public = is_public
-        if not is_public:
-            self._downloads.cut_short()
+        self.check_downloads()
+
+    def check_downloads(self) -> None:
+        """Cut short the downloads of those who may ask no longer."""
+        self._downloads.check()
+
+    def _is_allowed(self, guest: Guest) -> bool:
+        return self._is_public or guest.has_archive
 
     def stop(self) -> None:
         """Cut short the downloads under way."""
@@ -198,9 +205,11 @@ class ArchiveListing:
                 return
         tag = f'"{held.name.first}-{held.name.last}"'
         file = File(held.size, tag, OBJECT_TYPE, is_private=guest.token is not None)
-        await self._send_object(held, choose_part(request, file), send, outlet)
+        await self._send_object(held, choose_part(request, file), send, outlet, guest)
 
-    async def _send_object(self, held: Held, part: Part, send: Send, outlet: Outlet) -> None:
+    async def _send_object(
+        self, held: Held, part: Part, send: Send, outlet: Outlet, guest: Guest
+    ) -> None:
         if not part.size:
             await send(part.head)
             return
@@ -208,7 +217,8 @@ class ArchiveListing:
         async def read(offset: int, size: int) -> bytes:
             return await self._store.read(held.name.key, offset=offset, size=size)
 
-        await self._downloads.send(part, read, outlet)
+        is_allowed = partial(self._is_allowed, guest)
+        await self._downloads.send(part, read, outlet, is_allowed=is_allowed)
         await send(b"")
 
     def _find(self, key: str) -> Held:

@@ -174,7 +174,7 @@ class Downloads:
     """Sends parts of files to a bounded number of clients at once."""
 
     def __init__(self) -> None:
-        self._under_way: set[trio.CancelScope] = set()
+        self._under_way: dict[trio.CancelScope, Callable[[], bool]] = {}
         self._is_stopping = False
 
     def __len__(self) -> int:
@@ -184,22 +184,31 @@ class Downloads:
     def stop(self) -> None:
         """Cut short what is under way, and all that comes."""
         self._is_stopping = True
-        self.cut_short()
+        self.check()
 
-    def cut_short(self) -> None:
-        """End what is under way in its middle; a client goes on later with a range."""
-        for scope in self._under_way:
-            scope.cancel()
+    def check(self) -> None:
+        """End in its middle what may not go on; a client can do so later with a range."""
+        for scope, is_allowed in self._under_way.items():
+            if self._is_stopping or not is_allowed():
+                scope.cancel()
 
-    async def send(self, part: Part, read: ReadBlock, outlet: Outlet) -> None:
+    async def send(
+        self, part: Part, read: ReadBlock, outlet: Outlet, *, is_allowed: Callable[[], bool]
+    ) -> None:
         """Send a part; its first block is read before anything is sent.
+
+        Args:
+            part: what to send.
+            read: reads a block of it.
+            outlet: takes it.
+            is_allowed: whether its client may have it, asked by `check`.
 
         Raises:
             Refusal: 429 where too many are under way.
             StoreFault: the first block cannot be read; nothing was sent.
             Gone: cut short, the client was stuck, or a later block cannot be read.
         """
-        with self._place() as scope:
+        with self._place(is_allowed) as scope:
             block = await read(part.offset, min(BLOCK_BYTES, part.size))
             await outlet.send(part.head + block)
             await self._send_rest(part, len(block), read, outlet)
@@ -217,14 +226,14 @@ class Downloads:
             raise Gone from None
 
     @contextmanager
-    def _place(self) -> Iterator[trio.CancelScope]:
+    def _place(self, is_allowed: Callable[[], bool]) -> Iterator[trio.CancelScope]:
         if len(self._under_way) >= CONCURRENT_DOWNLOADS:
             raise too_many_connections(f"{CONCURRENT_DOWNLOADS} downloads are under way")
         with trio.CancelScope() as scope:
-            self._under_way.add(scope)
+            self._under_way[scope] = is_allowed
             if self._is_stopping:
                 scope.cancel()
             try:
                 yield scope
             finally:
-                self._under_way.remove(scope)
+                del self._under_way[scope]

@@ -31,12 +31,14 @@ class Guest:
 
     Attributes:
         token: as it was then: its limits hold to the connection's end. None where it showed none.
+        has_archive: whether its token, as it is now, allows whole hours that are not public.
         is_trusted: whether it showed one, or nobody has to.
         revoke: called when its token is one no longer.
     """
 
     def __init__(self, token: Token | None, account: Account, *, is_trusted: bool) -> None:
         self.token = token
+        self.has_archive = token is not None and token.archive
         self.account = account
         self.is_trusted = is_trusted
         self.revoke: Callable[[], None] = lambda: None
@@ -91,7 +93,7 @@ class Guard:
             yield Guest(token, Account(), is_trusted=is_trusted)
             return
         if not is_trusted:
-            raise _token_needed(request)
+            raise _token_needed()
         guest = Guest(token, self._account(token), is_trusted=True)
         guest.account.connections += 1
         self._guests.add(guest)
@@ -103,9 +105,12 @@ class Guard:
     def set_tokens(self, tokens: Tokens | None) -> None:
         """Let these hold from now on; send away who has none of them."""
         self._tokens = tokens
-        gone = (
-            [] if tokens is None else [guest for guest in self._guests if not _holds(guest, tokens)]
-        )
+        gone = []
+        for guest in self._guests:
+            found = None if tokens is None else tokens.current(guest.token)
+            guest.has_archive = found is not None and found.archive
+            if tokens is not None and found is None:
+                gone.append(guest)
         for guest in gone:
             guest.revoke()
         if gone:
@@ -115,6 +120,8 @@ class Guard:
         """Return the token that a request shows."""
         if self._tokens is None or request.path in OPEN:
             return None
+        if _is_in_query(request.query):
+            raise _in_query()
         text = offered(request)
         if text is None:
             return None
@@ -171,18 +178,16 @@ def offered(request: Request) -> str | None:
     return next(iter(found), None)
 
 
-def _holds(guest: Guest, tokens: Tokens) -> bool:
-    return guest.token is not None and guest.token in tokens
+def _in_query() -> Refusal:
+    return Refusal(
+        400,
+        "InvalidRequest",
+        "a token never goes into the query, which many programs write down: send it as "
+        f"`Authorization: Bearer TOKEN` or as the WebSocket subprotocol `{BEARER}TOKEN`",
+    )
 
 
-def _token_needed(request: Request) -> Refusal:
-    if _is_in_query(request.query):
-        return Refusal(
-            400,
-            "InvalidRequest",
-            "a token never goes into the query, which many programs write down: send it as "
-            f"`Authorization: Bearer TOKEN` or as the WebSocket subprotocol `{BEARER}TOKEN`",
-        )
+def _token_needed() -> Refusal:
     return _auth_required(
         "a token is needed, of the operator: send it as `Authorization: Bearer TOKEN` or as the "
         f"WebSocket subprotocol `{BEARER}TOKEN`; turbod's commands take it from TURBOD_TOKEN"

@@ -175,6 +175,8 @@ class Server:
         which they came.
         """
         self._guard.set_tokens(tokens)
+        if self._archive is not None:
+            self._archive.check_downloads()
 
     def adapt(self, *, collections: Sequence[str]) -> None:
         """Take up settings that have changed, and what the log holds from now on.

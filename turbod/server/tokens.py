@@ -67,9 +67,9 @@ class Tokens:
         """Return the entry of what a client sent; costs the same however long or nearly right."""
         return self._by_digest.get(bearer.digest(text)) if bearer.is_ours(text) else None
 
-    def __contains__(self, token: Token) -> bool:
-        """Tell whether a token is still one, whatever its name and its limits are now."""
-        return token.digest in self._by_digest
+    def current(self, token: Token | None) -> Token | None:
+        """Return a token as it is now, whatever its name and its limits; None for one no longer."""
+        return None if token is None else self._by_digest.get(token.digest)
 
 
 def file_of(settings: Settings, environment: Mapping[str, str]) -> Path | None:
