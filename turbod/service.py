@@ -119,9 +119,18 @@ async def _reload(daemon: Daemon, load: Callable[[], Settings]) -> str:
         words = redacted(str(error))
         log.error("reload_refused", error=words, todo="correct it; what was set before holds")  # noqa: TRY400 - it is no fault of ours
         return f"Nothing was reloaded: {words}"
-    changed, waiting = (", ".join(keys) or "none" for keys in (found.changed, found.needs_restart))
+    for_restart = [*found.needs_restart, *_credentials()]
+    changed, waiting = (", ".join(keys) or "none" for keys in (found.changed, for_restart))
     log.info("reloaded", changed=changed, needs_restart=waiting)
     return f"Reloaded; changed: {changed}; needs a restart: {waiting}"
+
+
+def _credentials() -> Iterator[str]:
+    """Name those that were passed: systemd does so once, so that a reload finds them unchanged."""
+    with suppress(OSError):
+        for name in ("s3", "tokens"):
+            if systemd.credential(os.environ, name):
+                yield f"credential {name} if it changed"
 
 
 async def _tell(notifier: systemd.Notifier, daemon: Daemon) -> None:

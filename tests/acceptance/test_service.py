@@ -229,3 +229,17 @@ async def test_what_is_our_own_fault_is_one_line_and_exit_1(
     assert "level=critical event=crashed" in line
     assert "daemon.py" in line
     assert not [line for line in turbod.output.splitlines() if "level=" not in line]
+
+
+async def test_a_reload_says_that_credentials_are_those_of_the_start(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """They were copied once: who took a token back there must not believe that it is done."""
+    (tmp_path / "turbod_tokens").write_text("")
+    async with managed(tmp_path / "data", manager) as turbod:
+        turbod.command.insert(1, f"CREDENTIALS_DIRECTORY={tmp_path}")
+        await turbod.start()
+        turbod.process.send_signal(signal.SIGHUP)
+        await until(lambda: "event=reloaded" in turbod.output, seconds=SECONDS, what="it reloads")
+        assert 'changed=none needs_restart="credential tokens if it changed"' in turbod.output
+        assert await turbod.stop() == 0
