@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,7 +17,7 @@ from tests.archive.archivers import folder_machine, retry_quickly
 from tests.server.harness import UPGRADE, did, post, record
 from tests.server.people import ALICE, BOB, by
 from tests.upstream.fake_jetstream import FakeJetstream
-from turbod import bearer, config, log_output
+from turbod import bearer, config, daemon, log_output
 from turbod.config import ConfigError, table
 from turbod.daemon import Daemon, now_us
 from turbod.event import parse
@@ -560,3 +562,21 @@ async def test_while_the_log_is_repaired_a_reload_holds_from_the_start_on(tmp_pa
         assert [json.loads(line)["did"] for line in lines] == [did(2)]
         nursery.cancel_scope.cancel()
     daemon.close()
+
+
+async def test_files_that_cannot_be_read_in_time_hold_up_no_later_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do they take a thread each: all that waits for the disk shares those."""
+    monkeypatch.setattr(daemon, "RELOAD_SECONDS", 0.2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with running(tmp_path / "data") as it:
+        before = threading.active_count()
+        for _ in range(3):
+            with trio.fail_after(5):
+                assert "not all was read within 0.2 s" in await refused(it, {"exclude": str(pipe)})
+        assert threading.active_count() <= before + 1
+        pipe.write_text("")
+        monkeypatch.setattr(daemon, "RELOAD_SECONDS", 5)
+        assert (await it.reload({"collections": [LIKE]})).changed == ("collections",)

@@ -4,7 +4,6 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +35,7 @@ from turbod.upstream.upstream import Upstream
 
 SAVE_SECONDS: Final = 1.0
 DRAIN_HYDRATION_SECONDS: Final = 2.0  # what is still under way then is read again after the start
+RELOAD_SECONDS: Final = 30.0  # longest wait for the files of a reload
 SILENT_START_SECONDS: Final = 3.0  # below the patience of what looks at /healthz
 REWIND_US: Final = 3_600_000_000
 NEWEST_US: Final = 2_000_000  # in which the newest records are looked for
@@ -96,6 +96,7 @@ class Daemon:
         self.cache_fault: str | None = None
         self._unsaved = Changes()
         self._saving = trio.Lock()
+        self._reading = trio.CapacityLimiter(1)  # of settings: what hangs takes no other's thread
         self._upstream_scope = trio.CancelScope()
         self.is_ready = trio.Event()
         self._nursery: trio.Nursery
@@ -162,13 +163,30 @@ class Daemon:
             ConfigError: a setting cannot be; nothing has changed.
             CannotStart: a file that one names cannot be read; nothing has changed.
         """
-        read = partial(_read_again, load)
-        fresh, listed, allowed = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        fresh, listed, allowed = await self._read_again(load)
         reloaded = config.reload(self._settings, fresh)
         self._adapt()
         self.server.set_tokens(allowed)
         self._exclude(listed)
         return reloaded
+
+    async def _read_again(
+        self, load: Callable[[], Settings]
+    ) -> tuple[Settings, frozenset[str], tokens.Tokens | None]:
+        def read() -> tuple[Settings, frozenset[str], tokens.Tokens | None]:
+            settings = load()
+            listed = _read_exclusions(settings.exclude)
+            return settings, listed, tokens.read(settings, os.environ)
+
+        with trio.move_on_after(RELOAD_SECONDS):
+            return await trio.to_thread.run_sync(
+                read, abandon_on_cancel=True, limiter=self._reading
+            )
+        raise CannotStart(
+            f"not all was read within {RELOAD_SECONDS:g} s; look for a disk that hangs, or a file "
+            "that is a pipe",
+            retry=True,
+        )
 
     def _adapt(self) -> None:
         """Let the parts take up what they do not read at each use; no event comes in between."""
@@ -431,13 +449,6 @@ def _open_database(path: Path, settings: Settings) -> Database:
         return Database(path, max_bytes=settings.cache.disk_bytes)
     except (apsw.Error, OSError) as error:
         raise CannotStart(f"--data: cannot open {path}: {error}", retry=True) from None
-
-
-def _read_again(
-    load: Callable[[], Settings],
-) -> tuple[Settings, frozenset[str], tokens.Tokens | None]:
-    settings = load()
-    return settings, _read_exclusions(settings.exclude), tokens.read(settings, os.environ)
 
 
 def _read_exclusions(file: str) -> frozenset[str]:
