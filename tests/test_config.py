@@ -148,6 +148,21 @@ def test_no_url_holds_a_login(option: str, url: str) -> None:
         load(options(option, url), {})
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://*.example", "https://bücher.example", "https://a.example/", "null", "*"]
+)
+def test_an_origin_that_no_browser_says_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected https://HOST, in ASCII and without \*"):
+        load(options("--server-allowed-origins", origin), {})
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://App.Example:8443", "http://[2001:db8::1]", "http://a_b"]
+)
+def test_an_origin_that_a_browser_says_is_taken(origin: str) -> None:
+    load(options("--server-allowed-origins", origin), {})
+
+
 def test_a_misspelt_variable_is_refused_with_a_guess() -> None:
     with pytest.raises(ConfigError, match="did you mean TURBOD_LISTEN"):
         load(options(), {"TURBOD_LISTN": "a:1"})

@@ -27,6 +27,8 @@ _PORT: Final = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 # Without a login: it would stand in every log line and page that names the host.
 _HOST_AND_PORT: Final = rf"(\[[^/?#\s\]@]+\]|[^/?#\s:\[\]@]+)(:{_PORT})?"
 _COLLECTION: Final = r"^[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*\.(\*|[a-zA-Z][a-zA-Z0-9]*)$"
+# As a browser says it (RFC 6454, section 6.2): a name is never a pattern, nor other than ASCII.
+_ORIGIN: Final = rf"^https?://(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(:{_PORT})?$"
 # An address, or a network in CIDR notation. What else is wrong with one, `ipaddress` says.
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
@@ -256,10 +258,10 @@ class ServerSettings(Section, frozen=True):
         int, Meta(ge=1, le=100_000, description="guesses from one address; above, 429")
     ] = 10
     allowed_origins: Annotated[
-        tuple[Annotated[str, Meta(pattern=rf"^https?://{_HOST_AND_PORT}$")], ...],
+        tuple[Annotated[str, Meta(pattern=_ORIGIN)], ...],
         Meta(
             max_length=100,
-            title="https://HOST, at most 100 of them",
+            title="https://HOST, in ASCII and without *, at most 100 of them",
             description="web pages, beside our own, whose scripts may connect; without one, all",
         ),
     ] = ()
@@ -280,7 +282,13 @@ class ServerSettings(Section, frozen=True):
         ),
     ] = "X-Forwarded-For"
     max_handshakes: Annotated[
-        int, Meta(ge=1, le=100_000, description="connections at once that sent no whole request")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="connections at once that sent no whole request; three quarters of them "
+            "from one address",
+        ),
     ] = 200
     handshake_seconds: Annotated[
         float, Meta(ge=0.1, le=300, description="longest wait for a whole request head")

@@ -32,6 +32,24 @@ def test_each_bound_refuses_and_what_left_makes_room() -> None:
         ticket.close()
     assert (admission.connections, admission.handshakes) == (0, 0)
     assert not admission._by_address
+    assert not admission._silent
+
+
+def test_one_address_that_says_nothing_leaves_room_for_others() -> None:
+    admission = Admission(ServerSettings(max_handshakes=8, trusted_proxies=("10.0.0.1",)))
+    silent = [admission.admit("192.0.2.1") for _ in range(6)]
+    with pytest.raises(Refusal, match="6 connections from your address"):
+        admission.admit("192.0.2.1")
+    other = admission.admit("192.0.2.2")
+    other.greeted()
+    silent[0].greeted()
+    silent.append(admission.admit("192.0.2.1"))
+    for ticket in (other, *silent):
+        ticket.close()
+    proxied = [admission.admit("10.0.0.1") for _ in range(8)]
+    for ticket in proxied:
+        ticket.close()
+    assert (admission.handshakes, admission._silent) == (0, {})
 
 
 def test_an_ipv6_network_counts_as_one_address() -> None:

@@ -1,5 +1,6 @@
 """How many connections there may be: in all, from one address, still in handshake. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from ipaddress import IPv6Address
@@ -9,6 +10,7 @@ from turbod.server import forwarding
 from turbod.server.request import Refusal
 
 RETRY_AFTER_SECONDS = 10
+HANDSHAKES_OF_ONE = 0.75  # of all that there may be: whoever says nothing keeps nobody else out
 
 
 class Admission:
@@ -21,6 +23,7 @@ class Admission:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._by_address: Counter[str] = Counter()
+        self._silent: Counter[str] = Counter()  # in handshake, by address
         self.connections = 0
         self.handshakes = 0
         self.untold = 0
@@ -40,10 +43,16 @@ class Admission:
             raise too_many_connections(
                 f"{settings.max_handshakes} connections have not sent a whole request"
             )
+        share = math.ceil(settings.max_handshakes * HANDSHAKES_OF_ONE)
+        if key is not None and self._silent[key] >= share:
+            raise too_many_connections(
+                f"{share} connections from your address have not sent a whole request"
+            )
         self.connections += 1
         self.handshakes += 1
         if key is not None:
             self._by_address[key] += 1
+            self._silent[key] += 1
         return Ticket(self, address if peer is None else str(peer), key)
 
     def _attribute(self, proxy: str, headers: Mapping[str, str]) -> tuple[str, str]:
@@ -64,13 +73,15 @@ class Admission:
             raise too_many_connections(f"{most} connections are open from your address")
         return key
 
+    def _greeted(self, key: str | None) -> None:
+        self.handshakes -= 1
+        if key is not None:
+            _remove(self._silent, key)
+
     def _leave(self, key: str | None) -> None:
         self.connections -= 1
-        if key is None:
-            return
-        self._by_address[key] -= 1
-        if not self._by_address[key]:
-            del self._by_address[key]
+        if key is not None:
+            _remove(self._by_address, key)
 
 
 class Ticket:
@@ -90,7 +101,7 @@ class Ticket:
         """Its request is whole."""
         if self._in_handshake:
             self._in_handshake = False
-            self._admission.handshakes -= 1
+            self._admission._greeted(self._key)  # noqa: SLF001 - the two are one mechanism
 
     def attribute(self, headers: Mapping[str, str]) -> None:
         """Count it for the client that a trusted proxy tells of in a request's headers.
@@ -107,6 +118,12 @@ class Ticket:
         """It is gone; to be called once."""
         self.greeted()
         self._admission._leave(self._key)  # noqa: SLF001 - the two are one mechanism
+
+
+def _remove(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 def too_many_connections(reason: str) -> Refusal:
