@@ -50,6 +50,7 @@ def test_a_token_is_found_with_its_limits_and_nothing_else_is() -> None:
     [
         ("[a\nb = 1", "tokens.toml, line 1: not TOML"),
         (b"\xff", "not TOML"),
+        ("[a]\n[b]\n[a]", "tokens.toml, line 3: a name is there twice"),
         ("a = 1", "a in tokens.toml: expected a table [a]"),
         ("[a]", "[a] in tokens.toml: sha256 must be 64 hexadecimal digits"),
         ("[a]\nsha256 = 5", "sha256 must be 64"),
@@ -537,8 +538,16 @@ async def test_with_the_first_token_whoever_has_none_has_to_go_and_without_any_a
             harness.server.set_tokens(tokens())
             code, messages = await anybody.end()
             assert (code, messages[-1]["error"]) == (1008, "AuthRevoked")
-        async with harness.subscribe(token=ALICE) as alice:
+        harness.server.set_tokens(None)
+        async with (
+            harness.subscribe(token=ALICE) as alice,  # who sends it before it is asked for
+            harness.subscribe(token=STRANGER) as stranger,
+        ):
             await alice.news()
+            await stranger.news()
+            harness.server.set_tokens(tokens())
+            code, messages = await stranger.end()
+            assert (code, messages[-1]["error"]) == (1008, "AuthRevoked")
             harness.server.set_tokens(None)
             async with harness.subscribe() as anybody:
                 await anybody.news()

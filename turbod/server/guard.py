@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 import trio
 
+from turbod import bearer
 from turbod.config import ServerSettings
 from turbod.server.admission import group, too_many_connections
 from turbod.server.endpoints import BEARER
@@ -31,13 +32,22 @@ class Guest:
 
     Attributes:
         token: as it was then: its limits hold to the connection's end. None where it showed none.
+        digest: of the token that it sent, looked at or not: one may be asked for later.
         has_archive: whether its token, as it is now, allows whole hours that are not public.
         is_trusted: whether it showed one, or nobody has to.
         revoke: called when its token is one no longer.
     """
 
-    def __init__(self, token: Token | None, account: Account, *, is_trusted: bool) -> None:
+    def __init__(
+        self,
+        token: Token | None,
+        account: Account,
+        *,
+        is_trusted: bool,
+        digest: bytes | None = None,
+    ) -> None:
         self.token = token
+        self.digest = digest
         self.has_archive = token is not None and token.archive
         self.account = account
         self.is_trusted = is_trusted
@@ -94,7 +104,7 @@ class Guard:
             return
         if not is_trusted:
             raise _token_needed()
-        guest = Guest(token, self._account(token), is_trusted=True)
+        guest = Guest(token, self._account(token), is_trusted=True, digest=_digest(request))
         guest.account.connections += 1
         self._guests.add(guest)
         try:
@@ -107,7 +117,7 @@ class Guard:
         self._tokens = tokens
         gone = []
         for guest in self._guests:
-            found = None if tokens is None else tokens.current(guest.token)
+            found = None if tokens is None else tokens.of(guest.digest)
             guest.has_archive = found is not None and found.archive
             if tokens is not None and found is None:
                 gone.append(guest)
@@ -176,6 +186,14 @@ def offered(request: Request) -> str | None:
     if len(found) > 1 or any("," in text for text in found):  # of two headers in one
         raise Refusal(400, "InvalidRequest", "a request has one token at most")
     return next(iter(found), None)
+
+
+def _digest(request: Request) -> bytes | None:
+    try:
+        text = offered(request)
+    except Refusal:
+        return None
+    return bearer.digest(text) if text is not None and bearer.is_ours(text) else None
 
 
 def _in_query() -> Refusal:

@@ -65,11 +65,11 @@ class Tokens:
 
     def find(self, text: str) -> Token | None:
         """Return the entry of what a client sent; costs the same however long or nearly right."""
-        return self._by_digest.get(bearer.digest(text)) if bearer.is_ours(text) else None
+        return self.of(bearer.digest(text)) if bearer.is_ours(text) else None
 
-    def current(self, token: Token | None) -> Token | None:
-        """Return a token as it is now, whatever its name and its limits; None for one no longer."""
-        return None if token is None else self._by_digest.get(token.digest)
+    def of(self, digest: bytes | None) -> Token | None:
+        """Return the entry of a token's digest, as it is now; None for none, or none any longer."""
+        return None if digest is None else self._by_digest.get(digest)
 
 
 def file_of(settings: Settings, environment: Mapping[str, str]) -> Path | None:
@@ -128,7 +128,8 @@ def parse(data: bytes, file: str) -> Tokens:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         where = re.search(r"line [0-9]+", str(error))
         line = f", {where[0]}" if where else ""
-        raise ConfigError(f"server.tokens {file}{line}: not TOML; {_ADVICE}") from None
+        why = "a name is there twice" if "twice" in str(error) else "not TOML"
+        raise ConfigError(f"server.tokens {file}{line}: {why}; {_ADVICE}") from None
     if len(entries) > MAX_TOKENS:
         raise ConfigError(f"server.tokens {file}: {len(entries)} tokens; {MAX_TOKENS} are allowed")
     tokens = {name: _token(name, entry, file) for name, entry in entries.items()}
