@@ -37,10 +37,11 @@ async def open_listeners(
     if not passed:
         return await _own(address)
     ours = [each for each in passed if each.name == NAME]
-    if others := sorted({each.name for each in passed if each.name != NAME}):
-        log.warning("sockets_ignored", names=others, todo=f"name it {NAME}, or remove it")
+    others = sorted({each.name for each in passed if each.name != NAME})
     if not ours:
         raise _wrong_socket(f"{', '.join(others)}: none is named {NAME}; set FileDescriptorName=")
+    if others:
+        log.warning("sockets_ignored", names=others, todo=f"name it {NAME}, or remove it")
     return [_listener(each) for each in ours]
 
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.acceptance.follower import Follower
+from tests.acceptance.process import connected
 from tests.acceptance.settling import caught_up, settled, until
 from tests.systemd.machine import Figures
 from tests.systemd.unit import SERVICE, Unit, reading
@@ -65,6 +66,7 @@ async def loaded(
     await nursery.start(hammer.run)
     for follower in followers:
         await nursery.start(follower.run)
+    await connected(simulation)
     simulation.rate = RATE
     await flowing(followers)
     return followers, hammer
