@@ -24,6 +24,7 @@ from tests.server.harness import (
 )
 from tests.server.test_subscriber import SMALL_MEMORY, keys
 from turbod.server import subscriber, voice
+from turbod.server.server import AT_THE_DOOR_SECONDS
 
 
 def masked(text: str) -> bytes:
@@ -161,7 +162,7 @@ async def test_who_is_refused_at_the_end_is_told_when_to_come_again(tmp_path: Pa
     ):
         await harness.settled(lambda: harness.server.statistics().connections == 1)
         nursery.start_soon(lambda: harness.server.drain(seconds=5))
-        await trio.sleep(0.05)
+        await trio.sleep(2 * AT_THE_DOOR_SECONDS)
         refused = Answer(await exchange(stream, f"GET /turbostream HTTP/1.1\r\n{UPGRADE}\r\n"))
         assert refused.error == (503, "ShuttingDown")
         assert int(refused.headers["retry-after"]) > 0

@@ -31,6 +31,7 @@ from turbod.filter import STREAM_PARAMETERS, read_query
 from turbod.record import Head, head_of_line
 from turbod.server import subscriber, voice
 from turbod.server.places import Places
+from turbod.server.server import AT_THE_DOOR_SECONDS
 
 SMALL_MEMORY = LogSettings(memory_bytes=1024 * 1024)
 CURSOR_KEYS = [
@@ -550,6 +551,20 @@ async def test_draining_says_bye_with_the_cursor_and_1001(tmp_path: Path) -> Non
         assert harness.server.statistics().connections == 0
 
 
+async def test_draining_serves_who_is_at_the_door(tmp_path: Path) -> None:
+    """Accepted before the end, asking at once: an answer, no refusal."""
+    async with (
+        serving(tmp_path) as harness,
+        await harness.connect() as stream,
+        trio.open_nursery() as nursery,
+    ):
+        await harness.settled(lambda: harness.server.statistics().connections == 1)
+        nursery.start_soon(lambda: harness.server.drain(seconds=5))
+        await trio.sleep(AT_THE_DOOR_SECONDS / 10)
+        raw = await exchange(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in raw
+
+
 async def test_draining_refuses_who_is_still_in_handshake(tmp_path: Path) -> None:
     async with (
         serving(tmp_path) as harness,
@@ -558,7 +573,7 @@ async def test_draining_refuses_who_is_still_in_handshake(tmp_path: Path) -> Non
     ):
         await harness.settled(lambda: harness.server.statistics().connections == 1)
         nursery.start_soon(lambda: harness.server.drain(seconds=5))
-        await trio.sleep(0.05)
+        await trio.sleep(2 * AT_THE_DOOR_SECONDS)
         raw = await exchange(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b" 503 " in raw
         assert b'"ShuttingDown"' in raw

@@ -75,10 +75,11 @@ async def unit(
     installation: Installation,  # noqa: ARG001 - it is to be there
 ) -> AsyncIterator[Unit]:
     """turbod.service, installed, stopped, as new."""
-    if not machine.path("/opt/turbod/current").is_symlink():
-        await machine.run(INSTALL)
     one = Unit(machine)
     await one.begin_anew()
+    if not machine.path("/opt/turbod/current").is_symlink():
+        await machine.run(INSTALL)
+        await one.begin_anew()
     since = await machine.journal_cursor()
     yield one
     print("---- its last words", *(await one.words(since=since))[-30:], sep="\n")  # noqa: T201

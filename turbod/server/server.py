@@ -1,7 +1,7 @@
 """The server whole: listeners, connections, subscribers, and their orderly end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -18,6 +18,8 @@ from turbod.server.services import Services
 from turbod.server.source import Log
 from turbod.server.status import Plain
 from turbod.server.tokens import Tokens
+
+AT_THE_DOOR_SECONDS: Final = 0.5
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
@@ -155,10 +157,12 @@ class Server:
 
         Returns when `run` has ended; at once where it never ran.
         """
-        self._connections.is_draining = True
         if self._accepting is None or self._serving is None:
+            self._connections.is_draining = True
             return
         self._accepting.cancel()
+        await self._let_in()
+        self._connections.is_draining = True
         for subscriber in self._connections.subscribers:
             subscriber.stop()
         if self._archive is not None:
@@ -167,6 +171,12 @@ class Server:
             await self._all_gone.wait()
         self._serving.cancel()
         await self._all_gone.wait()
+
+    async def _let_in(self) -> None:
+        """Wait a moment for who was accepted and has not said yet what he wants: he is served."""
+        with trio.move_on_after(AT_THE_DOOR_SECONDS):
+            while self._admission.handshakes:  # noqa: ASYNC110 - a short time, once
+                await trio.sleep(AT_THE_DOOR_SECONDS / 50)
 
     def set_tokens(self, tokens: Tokens | None) -> None:
         """Let these hold from now on, or let everybody in.
