@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 SIZE = "32m"
 LEFT_BYTES = 600_000
 WATCHDOG_SECONDS = 2
-FULL_SECONDS = 20.0
+FULL_SECONDS = 12.0
 
 
 async def test_a_full_disk_is_no_reason_to_be_restarted(unit: Unit) -> None:

@@ -82,6 +82,13 @@ async def flowing(followers: list[Follower]) -> None:
     )
 
 
+async def resident_megabytes(unit: Unit) -> int:
+    """Return the process's memory."""
+    pid = unit.machine.host_pid(await unit.main_pid())
+    pages = await trio.Path(f"/proc/{pid}/statm").read_text()
+    return int(pages.split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+
+
 async def nothing_lost(unit: Unit, simulation: Simulation, followers: list[Follower]) -> None:
     """Check the log against the network, and each follower against the log, to the byte."""
     simulation.rate = 0
@@ -104,6 +111,7 @@ async def test_restarts_under_load_lose_nothing_and_refuse_nobody(
             ] * FOLLOWERS
             await flowing(followers)
         await nothing_lost(unit, simulation, followers)
+        figures.note("memory after that", f"{await resident_megabytes(unit)} MB")
         nursery.cancel_scope.cancel()
     assert {code for follower in followers for code in follower.ends} == {1001}
     assert all(sum(told.get("reason") == "bye" for told in f.news) == RESTARTS for f in followers)

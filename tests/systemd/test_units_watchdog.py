@@ -14,8 +14,7 @@ import trio
 from tests.acceptance.follower import Follower
 from tests.acceptance.process import connected
 from tests.acceptance.settling import caught_up, settled, until
-from tests.systemd.conftest import Installation
-from tests.systemd.machine import Figures, Machine
+from tests.systemd.machine import REPOSITORY, Figures
 from tests.systemd.unit import NOWHERE, SERVICE, Unit, reading
 from turbod.heartbeat import SILENT_SECONDS
 from turbod.simulation.world import simulated
@@ -24,19 +23,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WATCHDOG_SECONDS = 4
 RATE = 50
-QUIET = "turbod-quiet"
+QUIET = "turbod-quiet"  # a .service, by default
 QUIET_WATCHDOG_SECONDS = 2
 QUIET_PERIODS = 45
 
 
-@pytest.fixture(scope="module")
-def quiet_since(machine: Machine, installation: Installation) -> Iterator[float]:
-    """A turbod of its own to which nothing happens, and when it was started.
+@pytest.fixture
+async def quiet_since(unit: Unit) -> float:
+    """When a turbod of its own was started, to which nothing happens: at the first use of this.
 
     It has no socket unit, nobody sends or asks it anything, and its watchdog has little patience.
     """
-    assert installation.said
-    text = machine.path("/opt/turbod/current/systemd/turbod.service").read_text()
+    if (await unit.show("ActiveState", unit=QUIET))["ActiveState"] == "inactive":
+        unit.machine.write(f"/etc/systemd/system/{QUIET}.service", quiet_unit())
+        unit.machine.write("/etc/quiet.toml", "\n".join(['listen = "127.0.0.1:0"', *NOWHERE, ""]))
+        await unit.run("systemctl", "daemon-reload")
+        await unit.run("systemctl", "start", QUIET)
+    entered = "ActiveEnterTimestampMonotonic"
+    return int((await unit.show(entered, unit=QUIET))[entered]) / 1_000_000
+
+
+def quiet_unit() -> str:
+    """Return our unit with what sets it apart."""
+    text = (REPOSITORY / "systemd" / SERVICE).read_text()
     for old, new in {
         "StateDirectory=turbod": f"StateDirectory={QUIET}",
         "%S/turbod": f"%S/{QUIET}",
@@ -47,16 +56,14 @@ def quiet_since(machine: Machine, installation: Installation) -> Iterator[float]
     }.items():
         assert old in text, old
         text = text.replace(old, new)
-    machine.write(f"/etc/systemd/system/{QUIET}.service", text)
-    machine.write("/etc/quiet.toml", "\n".join(['listen = "127.0.0.1:0"', *NOWHERE, ""]))
-    machine.run_now("systemctl", "daemon-reload")
-    machine.run_now("systemctl", "start", QUIET)
-    yield time.monotonic()
-    machine.run_now("systemctl", "stop", QUIET)
+    return text
 
 
-@pytest.mark.usefixtures("quiet_since")
-async def test_a_hung_process_is_aborted_and_serves_again(unit: Unit, figures: Figures) -> None:
+async def test_a_hung_process_is_aborted_and_serves_again(
+    unit: Unit,
+    figures: Figures,
+    quiet_since: float,  # noqa: ARG001 - it runs meanwhile
+) -> None:
     """Stopped in its tracks: the watchdog ends it, and its journal says where it hung."""
     async with followed(unit) as follower:
         since = await unit.machine.journal_cursor()
@@ -72,9 +79,10 @@ async def test_a_hung_process_is_aborted_and_serves_again(unit: Unit, figures: F
     assert any("Current thread" in line or "most recent call first" in line for line in said)
 
 
-@pytest.mark.usefixtures("quiet_since")
 async def test_a_task_that_hangs_is_noticed_though_all_others_go_on(
-    unit: Unit, figures: Figures
+    unit: Unit,
+    figures: Figures,
+    quiet_since: float,  # noqa: ARG001 - it runs meanwhile
 ) -> None:
     """A disk that never answers a sync: the log's task is named as late, then it is ended."""
     if shutil.which("strace") is None:
@@ -99,12 +107,13 @@ async def test_a_task_that_hangs_is_noticed_though_all_others_go_on(
     assert any("Watchdog timeout" in line for line in said)
 
 
-async def test_a_quiet_one_is_left_alone(machine: Machine, quiet_since: float) -> None:
+async def test_a_quiet_one_is_left_alone(unit: Unit, quiet_since: float) -> None:
     """For many of its watchdog's periods, without an event, a client or an upstream."""
     until_now = time.monotonic() - quiet_since
     await trio.sleep(max(0.0, QUIET_PERIODS * QUIET_WATCHDOG_SECONDS - until_now))
-    shown = await machine.show(QUIET, "NRestarts", "SubState")
+    shown = await unit.show("NRestarts", "SubState", unit=QUIET)
     assert shown == {"NRestarts": "0", "SubState": "running"}
+    await unit.run("systemctl", "stop", QUIET)
 
 
 @asynccontextmanager
