@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import structlog
+import trio
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -116,6 +117,7 @@ class CatchUp:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    @trio.lowlevel.disable_ki_protection  # Ctrl-C ends it where nobody reads the pipe, too
     def print(self, records: Sequence[bytes]) -> None:
         """Write records out at once, so that a pipe behind us sees them when we do."""
         sys.stdout.buffer.write(b"\n".join(records) + b"\n")

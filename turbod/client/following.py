@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import msgspec
 import trio
@@ -20,6 +20,8 @@ from turbod.client.stream import BadAddress
 from turbod.client.wanted import wanted
 from turbod.cursor import LEAST, SECOND_US, parse
 from turbod.eventlog.chunk import Gap
+
+T = TypeVar("T")
 
 SLOP_SECONDS: Final = 120.0
 GIVE_UP_SECONDS: Final = 3600.0
@@ -85,6 +87,7 @@ class Records:
         """Return itself."""
         return self
 
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C comes at a checkpoint, and breaks nothing in here
     async def __anext__(self) -> Record:
         """Return the next record; a checkpoint at least every 100 records.
 
@@ -115,9 +118,9 @@ class Records:
         if isinstance(item, Batch):
             self._batch, self._records = item, iter(item.records)
         elif isinstance(item, Gap):
-            self._on_gap(item)
+            _interruptible(self._on_gap, item)
         elif isinstance(item, Status):
-            self._on_status(item)
+            _interruptible(self._on_status, item)
         else:
             self._buffer.put(item)  # for whoever asks again
             raise item
@@ -130,8 +133,9 @@ class Records:
         if self._on_progress is not None and seconds >= REPORT_SECONDS:
             rate = (self._count - self._reported_count) / seconds
             self._reported_at, self._reported_count = now, self._count
-            self._on_progress(
-                Progress(self.cursor, batch.last, self._head, batch.source, batch.server, rate)
+            _interruptible(
+                self._on_progress,
+                Progress(self.cursor, batch.last, self._head, batch.source, batch.server, rate),
             )
         self._batch = None
 
@@ -144,7 +148,14 @@ class Records:
             self.cursor = f"{cursor}@{self._batch.server}"
 
 
+@trio.lowlevel.disable_ki_protection
+def _interruptible(callback: Callable[[T], None], news: T) -> None:
+    """Call what is the program's, which Ctrl-C may interrupt wherever it is."""
+    callback(news)
+
+
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def follow(
     servers: str | Iterable[str],
     *,

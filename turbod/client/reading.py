@@ -130,6 +130,7 @@ class Reader:
                 hello=wanted.hello,
             )
 
+    @trio.lowlevel.enable_ki_protection  # a task of our own: Ctrl-C is for the main task
     async def run(self) -> None:
         """Read until cancelled; what ends it is put behind all that came before."""
         try:

@@ -5,7 +5,7 @@ import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import h11
@@ -116,6 +116,9 @@ class Stream:
         self._failure: Exception | None = None
         self._backoff = Backoff(first_seconds=0.5, longest_seconds=30)
 
+    # Ctrl-C in the middle of trio's or trio-websocket's own doings may be lost, or break them; so
+    # while they are at work it waits for the main task's next checkpoint.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Follow the stream until cancelled.
 
@@ -138,6 +141,7 @@ class Stream:
             return random.uniform(0, AFTER_BYE_SECONDS)  # noqa: S311 - no secret
         return max(self._backoff.next_seconds(), self._retry_after_seconds)
 
+    @trio.lowlevel.enable_ki_protection
     async def attempt(self) -> str:
         """Connect once and read until the connection ends; return why it did.
 
@@ -235,13 +239,29 @@ async def _open(parts: SplitResult) -> Transport:
     return secure
 
 
+class _Protecting:
+    """Starts the library's reader as a task that Ctrl-C does not interrupt."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(self, reader: Callable[[], Awaitable[object]]) -> None:
+        """Start it."""
+        self._nursery.start_soon(_protected, reader)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _protected(reader: Callable[[], Awaitable[object]]) -> None:
+    await reader()
+
+
 async def _upgrade(
     nursery: trio.Nursery, stream: Transport, parts: SplitResult, token: str | None
 ) -> trio_websocket.WebSocketConnection:
     bearer = [] if token is None else [(b"Authorization", f"Bearer {token}".encode("ascii"))]
     # The library's own timeout waits for its reader for ever: the deadline is the caller's.
     return await trio_websocket.wrap_client_stream(
-        nursery,
+        cast("trio.Nursery", _Protecting(nursery)),
         stream,
         parts.netloc.rpartition("@")[2],
         f"{parts.path}?{parts.query}",
