@@ -6,7 +6,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -194,12 +194,12 @@ async def test_a_check_a_token_and_the_cron_job(place: Place) -> None:
         assert (place.folder / "mail").exists()
 
 
-async def until_silent(cron: partial[object], place: Place) -> None:
+async def until_silent(cron: Callable[[], Awaitable[object]], place: Place) -> None:
     """Wait until the job finds nothing to tell."""
     with trio.fail_after(30):
         while True:
             (place.folder / "mail").unlink(missing_ok=True)
-            await cron()  # type: ignore[misc]
+            await cron()
             if not (place.folder / "mail").exists():
                 return
 
