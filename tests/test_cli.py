@@ -1,5 +1,6 @@
 """The command as a person meets it: exit codes, and one line a mistake."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,25 @@ def test_a_wrong_option_is_one_line_that_helps_and_exit_2(
     assert code == 2
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--listn", "a:1"], ["--listen"], ["--log-level", "loud"], ["--config", "/does/not/exist"]],
+)
+def test_in_the_journal_a_wrong_option_is_an_error(arguments: list[str], tmp_path: Path) -> None:
+    """Who asks it for errors finds why the service does not start (sd-daemon(3))."""
+    with (tmp_path / "stream").open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        ended = subprocess.run(
+            [sys.executable, "-m", "turbod", "serve", *arguments],
+            check=False,
+            stderr=stream,
+            env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+        )
+    assert ended.returncode == 2
+    (line,) = (tmp_path / "stream").read_text().splitlines()
+    assert line.startswith("<3>turbod")
 
 
 @pytest.mark.parametrize("spelling", [["--cursor", "-15m"], ["--cursor=-15m"]])

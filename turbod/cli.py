@@ -86,7 +86,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit."""
-        self.exit(start.WRONG_SETTING, f"{self.prog}: {message}; `{self.prog} --help` tells more\n")
+        log_output.say(f"{self.prog}: {message}; `{self.prog} --help` tells more")
+        self.exit(start.WRONG_SETTING)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -101,7 +102,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
             if options.command in {"serve", "check"}
             else f"`{command} --help` lists all"
         )
-        print(f"{command}: {name}: no such option; {hint}", file=sys.stderr)  # noqa: T201 - a command's own words
+        log_output.say(f"{command}: {name}: no such option; {hint}")
         sys.exit(start.WRONG_SETTING)
     return options
 
