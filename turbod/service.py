@@ -51,8 +51,9 @@ async def serve(settings: Settings, load: Callable[[], Settings]) -> int:
             number = await _until_signal(signals, notifier, daemon, load)
             log.info("stopping", signal=signal.Signals(number).name)
             nursery.start_soon(_now_at_second_signal, signals, nursery.cancel_scope)
-            nursery.start_soon(_tell_stopping, notifier)
-            with trio.move_on_after(settings.server.shutdown_seconds):
+            seconds = settings.server.shutdown_seconds
+            nursery.start_soon(_tell_stopping, notifier, seconds)
+            with trio.move_on_after(seconds):
                 await daemon.stop()
             nursery.cancel_scope.cancel()
     log.info("stopped", in_time=daemon.stopped)
@@ -173,13 +174,14 @@ async def _feed_watchdog(notifier: systemd.Notifier, daemon: Daemon) -> None:
         await trio.sleep(seconds / FEEDS_PER_DEADLINE)
 
 
-async def _tell_stopping(notifier: systemd.Notifier) -> None:
-    """Say that we end, and ask for the time that it takes: our own deadline ends it."""
+async def _tell_stopping(notifier: systemd.Notifier, seconds: float) -> None:
+    """Say that we end, and ask for the time that it may take; a disk may hang for longer."""
     notifier.stopping("Stopping: finishing what is under way, and saying goodbye to subscribers")
-    while True:
-        notifier.extend(EXTENSION_SECONDS)
-        notifier.alive()
-        await trio.sleep(STATUS_SECONDS)
+    with trio.move_on_after(seconds):
+        while True:
+            notifier.extend(EXTENSION_SECONDS)
+            notifier.alive()
+            await trio.sleep(STATUS_SECONDS)
 
 
 async def _now_at_second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -243,3 +243,33 @@ async def test_a_reload_says_that_credentials_are_those_of_the_start(
         await until(lambda: "event=reloaded" in turbod.output, seconds=SECONDS, what="it reloads")
         assert 'changed=none needs_restart="credential tokens if it changed"' in turbod.output
         assert await turbod.stop() == 0
+
+
+HANGING = """
+import time
+from turbod import cli, database, service
+service.STATUS_SECONDS = 0.1
+write = database.Database.write
+def hang(self, changes):
+    write(self, changes)
+    time.sleep(60)
+database.Database.write = hang
+cli.main()
+"""
+
+
+async def test_a_stop_that_a_disk_holds_up_asks_for_no_more_time(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """Else the manager would wait for ever, and nobody would kill us."""
+    async with managed(tmp_path / "data", manager, program=("-c", HANGING)) as turbod:
+        turbod.command += ["--server-shutdown-seconds", "1"]
+        await turbod.start()
+        await trio.sleep(1.5)  # it writes once a second
+        turbod.process.terminate()
+        await until(lambda: "STOPPING=1" in manager.heard, seconds=SECONDS, what="STOPPING=1")
+        await trio.sleep(2)
+        heard = len(manager.heard)
+        await trio.sleep(1)
+        assert turbod.process.poll() is None
+        assert len(manager.heard) == heard
