@@ -82,7 +82,10 @@ async def test_the_commands_take_it_from_the_environment_and_never_show_it(tmp_p
         assert listed.returncode == 0, listed.stderr
         refused = await run("archive", "ls", web)
         assert refused.returncode == 1
-        assert b"a token is needed" in refused.stderr
+        assert b"asks for a token; its operator gives one, TURBOD_TOKEN is for it" in refused.stderr
+        refused = await run("archive", "ls", web, token=STRANGER)
+        assert refused.returncode == 1
+        assert b"does not know this token" in refused.stderr
         refused = await run("tail", stream, token=STRANGER)
         assert refused.returncode == 1
         assert b"this token is not known here" in refused.stderr

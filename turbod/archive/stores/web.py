@@ -211,6 +211,9 @@ class WebSource:
             return StoreFault(
                 f"{self.url}: the operator has not made the archive public; read it over WebSocket"
             )
+        if said.error == "AuthRequired":  # its own words look like a token where those are hidden
+            why = "asks for a token" if self._token is None else "does not know this token"
+            return StoreFault(f"{self.url} {why}; its operator gives one, TURBOD_TOKEN is for it")
         words = shown(": ".join(text for text in (said.error, said.message) if text))
         return StoreFault(
             f"{shown_url(reply.place)} answered {reply.status} when asked for {what}"
