@@ -15,7 +15,7 @@ from tests.archive.archivers import (
     until,
 )
 from tests.archive.samples_archive import plain_lines
-from turbod.archive.catalogue import Catalogue
+from turbod.archive.catalogue import LISTED_AT_ONCE, Catalogue
 from turbod.archive.format.names import Name, parse_key
 from turbod.archive.local import Local
 from turbod.archive.stores.store import Listed, StoreFault
@@ -73,6 +73,27 @@ async def test_many_that_ask_at_once_share_a_listing_begun_after_they_asked(
         store.may_answer.set()
     assert store.listings == 2
     assert inventory.stored_hours == 1
+
+
+async def test_a_listing_of_years_leaves_others_their_turns(store: SlowStore) -> None:
+    """Every hundred hours; all at once it took the event loop 10 ms for each thousand."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    catalogue = Catalogue()
+    store.has = [Listed(name(hour).key, 10) for hour in range(5000)]
+    store.may_answer.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        await Inventory(store, catalogue).refresh()
+        nursery.cancel_scope.cancel()
+    assert len(catalogue) == 5000
+    assert turns >= 5000 / 200 + 5000 / LISTED_AT_ONCE
 
 
 async def test_many_that_ask_at_once_share_a_fault_as_well(store: SlowStore) -> None:

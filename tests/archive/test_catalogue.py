@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,3 +150,32 @@ def test_whatever_comes_and_goes_it_is_what_a_plain_list_says(
         assert catalogue.after(cursor) == (above[0] if above else None)
         below = [held for held in served if held.name.last < cursor]
         assert catalogue.before(cursor) == (below[-1] if below else None)
+
+
+names = st.builds(name, st.integers(0, 30), st.integers(0, 2))
+listings = st.dictionaries(names, st.integers(1, 3))
+
+
+@settings(deadline=None)
+@given(listings, listings, listings, st.lists(names), st.integers(1, 4), st.integers(0, 70))
+def test_a_listing_may_be_taken_in_pieces_and_left_in_the_middle(
+    former: dict[Name, int],
+    broken: dict[Name, int],
+    latter: dict[Name, int],
+    removed: list[Name],
+    at_once: int,
+    steps: int,
+) -> None:
+    """What others note meanwhile is noted; the next listing puts all right."""
+    catalogue, plain = Catalogue(), Catalogue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("turbod.archive.catalogue.LISTED_AT_ONCE", at_once)
+        catalogue.listed(former.items())
+        for _ in zip(range(steps), catalogue.listing(broken.items()), strict=False):
+            for each in removed:
+                catalogue.remove_stored(each)
+        catalogue.listed(latter.items())
+    plain.listed(latter.items())
+    assert list(catalogue) == list(plain)
+    assert catalogue.stored() == plain.stored()
+    assert [catalogue.find(each) for each in latter] == [plain.find(each) for each in latter]

@@ -3,10 +3,13 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from turbod.archive.format.names import Name
+
+LISTED_AT_ONCE: Final = 100  # names between two steps of `listing`, some 1 ms
 
 
 class Held(msgspec.Struct, frozen=True, order=True):
@@ -130,10 +133,23 @@ class Catalogue:
 
         What was stored while it was being listed must be in it, or be added again behind it.
         """
-        before, self._stored = self._stored, dict(objects)
+        for _ in self.listing(objects):
+            pass
+
+    def listing(self, objects: Iterable[tuple[Name, int]]) -> Iterator[None]:
+        """Take the store's whole listing as `listed` does, a piece at every step.
+
+        Between two steps, and where it is not gone on with, some hours are as they were before.
+        """
+        new, stored = dict(objects), self._stored
+        for number, name in enumerate([*new, *(stored.keys() - new.keys())]):
+            if number % LISTED_AT_ONCE == 0:
+                yield
+            if name not in new:
+                self.remove_stored(name)
+            elif stored.get(name) != new[name]:
+                self.add_stored(name, new[name])
         self.is_listed = True
-        for name in {name for name, _ in before.items() ^ self._stored.items()}:
-            self._update(name)
 
     def _update(self, name: Name) -> None:
         """Choose anew what is read of an hour."""

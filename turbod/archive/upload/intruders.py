@@ -1,8 +1,9 @@
 """Which objects in the store somebody else put there while we did. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from turbod.archive.format.names import Name
+from turbod.cursor import HOUR_US
 
 
 class Intruders:
@@ -24,11 +25,11 @@ class Intruders:
         """The hour from which on they are looked for."""
         return self._since
 
-    def first(self, names: Iterable[Name]) -> None:
+    def first(self, names: Collection[Name]) -> None:
         """Take the first listing."""
-        known = set(names)
-        self._since = max((name.hour for name in known), default=0)
-        self._known = {name for name in known if name.hour >= self._since}
+        newest = max((name.first for name in names), default=0)
+        self._since = newest - newest % HOUR_US
+        self._known = {name for name in names if name.first >= self._since}
 
     def ours(self, name: Name) -> None:
         """Note an object that we are about to put there."""
@@ -39,6 +40,6 @@ class Intruders:
     def among(self, objects: Iterable[tuple[Name, int]]) -> list[Name]:
         """Return those of a later listing that are not ours: neither noted, nor of a file here."""
         assert self._known is not None, "the first listing comes first"
-        newest = {each for each in objects if each[0].hour >= self._since}
+        newest = {each for each in objects if each[0].first >= self._since}
         unknown = (each for each in newest if each[0] not in self._known)
         return sorted(name for name, size in unknown if not self._is_here(name, size))

@@ -12,6 +12,7 @@ from turbod.archive.catalogue import Catalogue
 from turbod.archive.format.names import IDENTITY_KEY, Name, parse_key, partition
 from turbod.archive.stores.store import Listed, Store, StoreFault
 from turbod.archive.upload.intruders import Intruders
+from turbod.cursor import HOUR_US
 
 _AT_ONCE: Final = 200  # entries of a listing between two turns of the loop, some 1 ms
 _NAMED: Final = 5  # foreign objects and intruders that one line of the log names
@@ -109,17 +110,19 @@ class Inventory:
             self._fault = fault
         else:
             self._fault = None
-            self._replace(seen)
+            await self._replace(seen)
         self._ended = number
 
-    def _replace(self, seen: Seen) -> None:
-        """Take a whole listing in place of what was known."""
+    async def _replace(self, seen: Seen) -> None:
+        """Take a whole listing in place of what was known; others have a turn meanwhile."""
         self._sizes = dict(seen.objects)
         self.stored_bytes = sum(self._sizes.values())
-        self.doubled = len(self._sizes) - len({name.hour for name in self._sizes})
+        self.doubled = len(self._sizes) - len({name.first // HOUR_US for name in self._sizes})
+        await trio.lowlevel.checkpoint()
         if not self._catalogue.is_listed:
             self._guard.first(self._sizes)
-        self._catalogue.listed(seen.objects)
+        for _ in self._catalogue.listing(seen.objects):
+            await trio.lowlevel.checkpoint()
         for change in self._meanwhile:
             change()
         self._take(seen)
