@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,16 @@ def test_the_journal_gets_words_a_priority_and_every_field(
         b"TURBOD_EXCEPTION\n" + (23).to_bytes(8, "little") + b"Traceback\nValueError: x\n" in data
     )
     assert b"TIMESTAMP" not in data
+
+
+def test_of_a_group_of_exceptions_the_journals_message_says_what_is_in_it(
+    journald: socket.socket, outlet: log_output.Outlet
+) -> None:
+    """What ends a nursery is one; its traceback ends with the edge of its frame."""
+    group = ExceptionGroup("nursery", [ExceptionGroup("inner", [LookupError("we are wrong")])])
+    text = "".join(traceback.format_exception(group))
+    written(outlet, event="crashed", exception=text.rstrip())
+    assert b"MESSAGE=crashed: LookupError: we are wrong\n" in journald.recv(65536)
 
 
 def test_without_the_journal_a_line_carries_its_priority_on_standard_error(

@@ -72,7 +72,7 @@ def as_journal(fields: Mapping[str, Any]) -> dict[str, str]:
     traceback = fields.get("exception")
     message = " ".join((_words(fields), *(f"{n}={_readable(v)}" for n, v in _others(fields))))
     entry = {
-        "MESSAGE": f"{message}: {traceback.splitlines()[-1]}" if traceback else message,
+        "MESSAGE": f"{message}: {_last_words(traceback)}" if traceback else message,
         "PRIORITY": str(PRIORITIES[fields["level"]]),
         "SYSLOG_IDENTIFIER": "turbod",
     }
@@ -81,6 +81,12 @@ def as_journal(fields: Mapping[str, Any]) -> dict[str, str]:
             field = _UNFIT_FOR_A_FIELD.sub("_", name.upper())
             entry[f"TURBOD_{field}"[:64]] = _plain(value)
     return entry
+
+
+def _last_words(traceback: str) -> str:
+    """Return its last line that says something: that of a group of exceptions is a frame's edge."""
+    lines = (line.strip(" |+-") for line in reversed(traceback.splitlines()))
+    return next(filter(None, lines), "")
 
 
 def _words(fields: Mapping[str, Any]) -> str:
