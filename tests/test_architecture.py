@@ -7,10 +7,10 @@ ROOT = Path(__file__).parents[1] / "turbod"
 ROWS = (
     (
         *("amounts", "backoff", "causes", "config", "cursor", "envelope", "flood", "frames"),
-        "heartbeat",
+        "histogram",
         *("journal", "listen_address", "log_lines", "log_strays", "redaction", "start", "systemd"),
     ),
-    ("bearer", "data_folder", "event", "listeners", "log_output"),
+    ("bearer", "data_folder", "event", "heartbeat", "listeners", "log_output"),
     ("database", "record"),
     ("eventlog", "filter", "hydration", "simulation", "upstream"),
     ("archive",),
@@ -34,7 +34,7 @@ PURE = (
         "flood",
         "frames",
     ),
-    *("listen_address", "log_lines", "record", "redaction"),
+    *("histogram", "listen_address", "log_lines", "record", "redaction"),
 )
 PURE_PARTS = (
     *(

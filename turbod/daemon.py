@@ -253,6 +253,7 @@ class Daemon:
             now_us=now_us(),
             started_us=self.started_us,
             state=self.state(),
+            settings=self._settings,
             log=self.log.statistics() if begun else None,
             log_fault=self.log.fault if begun else None,
             events_per_minute=self.log.events_per_minute if begun else 0,
@@ -263,6 +264,7 @@ class Daemon:
             cache=self.cache.statistics(),
             cache_fault=self.cache_fault,
             server=self.server.statistics(),
+            hearts=self.heartbeats.statistics(),
         )
 
     async def _make_upstream(self) -> Upstream:

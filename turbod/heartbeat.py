@@ -14,15 +14,35 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
+from turbod.histogram import Distribution, Histogram
+
 TICK_SECONDS: Final = 5.0
+LOOKS_PER_TICK: Final = 20  # at how late the event loop is
 # A disk that is busy takes seconds for a sync, and a thread waits its turn for some. Nothing here
 # takes a minute, unless it has a time limit of its own (`allowing`).
 SILENT_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
+
+
+class HeartStatistics(msgspec.Struct, frozen=True):
+    """How the tasks are, and the event loop that they share.
+
+    Attributes:
+        hearts: long-lived tasks.
+        late: by name, those that hang, with the seconds for which each is silent.
+        tasks: of trio's, those of single connections among them.
+        loop_lag_seconds: how late sleeps ended, four a second.
+    """
+
+    hearts: int
+    late: dict[str, float]
+    tasks: int
+    loop_lag_seconds: Distribution
 
 
 class Heart:
@@ -69,6 +89,7 @@ class Heartbeats:
     def __init__(self) -> None:
         self.hearts: dict[trio.lowlevel.Task, Heart] = {}
         self._ticked_at = math.inf
+        self._loop_lag = Histogram()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -84,7 +105,13 @@ class Heartbeats:
         while True:
             self._ticked_at = trio.current_time()
             self.tick()
-            await trio.sleep(TICK_SECONDS)
+            for _ in range(LOOKS_PER_TICK):
+                await self._look_at_loop(TICK_SECONDS / LOOKS_PER_TICK)
+
+    async def _look_at_loop(self, seconds: float) -> None:
+        until = trio.current_time() + seconds
+        await trio.sleep_until(until)
+        self._loop_lag.add(max(trio.current_time() - until, 0.0))
 
     def tick(self) -> None:
         """Ask every heart for a beat until the next tick."""
@@ -112,6 +139,15 @@ class Heartbeats:
         if unticked_seconds > SILENT_SECONDS:
             late.append(("heartbeats", unticked_seconds))
         return late
+
+    def statistics(self) -> HeartStatistics:
+        """Return the figures of this moment."""
+        return HeartStatistics(
+            hearts=len(self.hearts),
+            late=dict(self.late(trio.current_time())),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            loop_lag_seconds=self._loop_lag.distribution(),
+        )
 
 
 _watching: ContextVar[Heartbeats | None] = ContextVar("heartbeats", default=None)

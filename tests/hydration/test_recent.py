@@ -58,8 +58,8 @@ def test_memory_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) 
     assert len(recent._seen) == 10
     for number in range(20):
         recent.add(uri(number), post(number, "x" * 1000))
-    assert recent._bytes <= 5000
-    assert recent._bytes == sum(len(message) for _, message in recent._seen.values())
+    assert recent.bytes <= 5000
+    assert recent.bytes == sum(len(message) for _, message in recent._seen.values())
 
 
 def test_a_post_is_fresh_by_its_key_within_a_minute() -> None:

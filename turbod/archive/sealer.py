@@ -22,6 +22,7 @@ from turbod.eventlog.appender import DiskFull
 from turbod.eventlog.hour_file import hour_of
 from turbod.eventlog.log import EventLog, PlainHour
 from turbod.eventlog.opening import plain_hours
+from turbod.histogram import LONG_SECONDS, Distribution, Histogram
 
 # An object takes some seventh of its hour. Where a quarter is not free it is not begun, since it
 # would take, for a moment, what room the live log has left.
@@ -40,7 +41,7 @@ class SealerStatistics(msgspec.Struct, frozen=True):
     Attributes:
         waiting: hours that are finished and still plain.
         sealed_bytes: of the objects.
-        last_seconds: how long the last hour took.
+        last_seconds: how long the last hour took; `seconds`: all of them.
         fault: what keeps it from sealing, in words, or None.
     """
 
@@ -48,6 +49,7 @@ class SealerStatistics(msgspec.Struct, frozen=True):
     waiting: int
     sealed_bytes: int
     last_seconds: float
+    seconds: Distribution
     fault: str | None
 
 
@@ -85,6 +87,7 @@ class Sealer:
         self._now_us = now_us
         self._sealed = self._sealed_bytes = 0
         self._last_seconds = 0.0
+        self._seconds = Histogram(LONG_SECONDS)
         self._attempts = _Attempts()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -105,6 +108,7 @@ class Sealer:
             waiting=len(self._log.finished_hours()),
             sealed_bytes=self._sealed_bytes,
             last_seconds=self._last_seconds,
+            seconds=self._seconds.distribution(),
             fault=self._attempts.fault,
         )
 
@@ -137,6 +141,7 @@ class Sealer:
         self._sealed += 1
         self._sealed_bytes += size
         self._last_seconds = seconds
+        self._seconds.add(seconds)
         log.info("hour_sealed", object=name.key, bytes=size, seconds=round(seconds, 1))
 
 

@@ -63,10 +63,14 @@ class Chunk:
         ordinal: how many records came before this chunk since the process started, or None where
             it was read from disk.
         dids: the DIDs that its records come from or are about, or None where it was read from disk.
+        published_at: by the event loop's clock, of the few whose way to subscribers is looked at.
         texts: message texts that subscribers share, by whatever key the server chooses.
     """
 
-    __slots__ = ("_heads", "after", "array", "dids", "ends", "gap", "last", "ordinal", "texts")
+    __slots__ = (
+        *("_heads", "after", "array", "dids", "ends", "gap", "last", "ordinal", "published_at"),
+        "texts",
+    )
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Chunk:
         self.last = last
         self.gap = gap
         self.ordinal = ordinal
+        self.published_at: float | None = None
         self._heads = heads
         self.array, self.ends = lines if isinstance(lines, Lines) else _spliced(lines)
         assert self.ends, "a chunk holds at least one record"

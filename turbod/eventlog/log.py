@@ -23,18 +23,25 @@ from turbod.eventlog.reader import Pruned, Reader
 from turbod.eventlog.tail import Tail
 from turbod.eventlog.watch import Watch, Watches
 from turbod.eventlog.writer import Writer
+from turbod.histogram import Distribution
 from turbod.record import Record
 
 __all__ = ["EventLog", "LogStatistics", "PlainHour", "Pruned", "Watch"]
 
 END_HOUR_SECONDS: Final = 5.0  # longest wait for what has its cursor, before trying again later
 RECENT_BYTES: Final = 8 * 1024 * 1024  # what is read into memory at start
+CHUNKS_PER_SAMPLE: Final = 8  # of which one is looked at on its way to subscribers
 
 log = structlog.get_logger()
 
 
 class LogStatistics(msgspec.Struct, frozen=True):
-    """What the log holds and has done since the process started."""
+    """What the log holds and has done since the process started.
+
+    Attributes:
+        store_seconds: how long writes with their sync took.
+        commit_seconds: from the appending of a record until it was on disk and published.
+    """
 
     head: int
     floor: int
@@ -50,6 +57,8 @@ class LogStatistics(msgspec.Struct, frozen=True):
     hours: int
     gaps: int
     watches: int
+    store_seconds: Distribution
+    commit_seconds: Distribution
 
 
 class EventLog:
@@ -91,6 +100,7 @@ class EventLog:
         self._writer: Writer
         self._rate: EventRate
         self._records = 0
+        self._chunks = 0
 
     @property
     def after(self) -> int:
@@ -244,11 +254,12 @@ class EventLog:
 
     def statistics(self) -> LogStatistics:
         """Return the figures of this moment."""
+        store_seconds = self._writer.store_seconds.distribution()
         return LogStatistics(
             head=self.head,
             floor=self.floor,
             records=self._records,
-            stores=self._writer.stores,
+            stores=store_seconds.count,
             longest_store_us=self._writer.longest_store_us,
             queued_records=self._writer.queued_records,
             queued_bytes=self._writer.queued_bytes,
@@ -259,6 +270,8 @@ class EventLog:
             hours=len(self._hours),
             gaps=self._hours.gap_count,
             watches=len(self._watches.open),
+            store_seconds=store_seconds,
+            commit_seconds=self._writer.commit_seconds.distribution(),
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -315,11 +328,15 @@ class EventLog:
         for gap in part.gaps:
             self._hours.add_gap(gap)
         self._hours.grew(part.hour, size=size, first=part.first, last=part.last)
+        now_seconds = trio.current_time()
         for chunk in part.chunks:
+            self._chunks += 1
+            if not self._chunks % CHUNKS_PER_SAMPLE:
+                chunk.published_at = now_seconds
             self._tail.publish(chunk)
             self._watches.publish(chunk)
         self._records += len(part.intakes)
-        self._rate.add(len(part.intakes), now_seconds=trio.current_time())
+        self._rate.add(len(part.intakes), now_seconds=now_seconds)
         if self._has_finished():
             self._finished.unpark_all()
         self._written(part.intakes)

@@ -12,6 +12,7 @@ from turbod.backoff import Backoff
 from turbod.eventlog.appender import Appender, DiskFull, delete_hour
 from turbod.eventlog.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Part, next_batch
 from turbod.eventlog.hour_file import MAX_GAP_MESSAGE
+from turbod.histogram import Histogram
 from turbod.record import Record
 
 # A record may wait 20 ms for company; the thread's start and the timer's grain are in it.
@@ -31,6 +32,9 @@ class Writer:
         queued_bytes: what was appended and is not published yet.
         sealed_end: no cursor below it is given any more.
         longest_store_us: the longest write and sync since the process started.
+        store_seconds: how long each took that succeeded.
+        commit_seconds: from appending a record to publishing it, taken for each as of the oldest
+            record of its batch.
     """
 
     def __init__(
@@ -47,8 +51,9 @@ class Writer:
     ) -> None:
         self.fault: str | None = None
         self.queued_bytes = 0
-        self.stores = 0
         self.longest_store_us = 0
+        self.store_seconds = Histogram()
+        self.commit_seconds = Histogram()
         self._appender = appender
         self._last = last
         self.sealed_end = sealed_end
@@ -62,6 +67,8 @@ class Writer:
         self._appended = self._taken = self._published = 0
         self._parts: deque[Part] = deque()  # have their cursors, and are being stored
         self._since = 0.0
+        self._marks: deque[tuple[int, float]] = deque([(0, 0.0)])  # how many were appended by when
+        self._oldest_since = 0.0  # of the records in the parts
         self._some, self._enough = trio.Event(), trio.Event()
         self._progress = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
@@ -156,6 +163,7 @@ class Writer:
             await self._enough.wait()
 
     def _take(self) -> list[Part]:
+        self._mark()
         parts, self._last = next_batch(
             self._queue,
             last=self._last,
@@ -169,6 +177,13 @@ class Writer:
         self._ordinal += count
         self._taken += count
         return parts
+
+    def _mark(self) -> None:
+        """Note since when the oldest record of the batch waits, which may be one of a backlog."""
+        self._marks.append((self._appended, trio.current_time()))
+        while self._marks[1][0] <= self._taken:
+            self._marks.popleft()
+        self._oldest_since = max(self._since, self._marks[0][1])
 
     async def _store(self, part: Part) -> None:
         size = self._size_of(part.hour)
@@ -200,8 +215,9 @@ class Writer:
             self.fault = None
             self._backoff.reset()
         assert self._parts.popleft() is part, "one part after the other"
-        self.stores += 1
+        self.store_seconds.add(seconds)
         self.longest_store_us = max(self.longest_store_us, round(seconds * 1_000_000))
         count = len(part.intakes)
+        self.commit_seconds.add(trio.current_time() - self._oldest_since, count)
         self._published += count
         self.queued_bytes -= part.bodies + count * RECORD_OVERHEAD_BYTES

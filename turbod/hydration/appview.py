@@ -13,6 +13,7 @@ import trio
 from turbod import __version__, heartbeat
 from turbod.config import HydrationSettings
 from turbod.envelope import Malformed
+from turbod.histogram import Distribution, Histogram
 from turbod.hydration.batches import Batch, Item, Outcome
 from turbod.hydration.budget import Budget
 from turbod.hydration.call import Reply, Unanswered, get
@@ -45,6 +46,7 @@ class AppViewStatistics(msgspec.Struct, frozen=True):
         remaining, reset_seconds: the AppView's own RateLimit headers, where it sends them.
         paused_seconds: until the end of a pause it asked for, 0 where there is none.
         answered_seconds: since the last answer, None before the first.
+        call_seconds: how long calls took that ended, whatever came of them, by kind.
     """
 
     calls: dict[tuple[str, str], int]
@@ -66,8 +68,7 @@ class AppViewStatistics(msgspec.Struct, frozen=True):
     rebuilt_clients: int
     last_error: str
     answered_seconds: float | None
-    latency_seconds_sum: float
-    latency_count: int
+    call_seconds: dict[str, Distribution]
 
 
 def new_client(*, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -195,8 +196,9 @@ class AppView:
             rebuilt_clients=counts.rebuilt_clients,
             last_error=counts.last_error,
             answered_seconds=None if counts.answered_at is None else now - counts.answered_at,
-            latency_seconds_sum=counts.latency_seconds_sum,
-            latency_count=counts.latency_count,
+            call_seconds={
+                kind.array: took.distribution() for kind, took in counts.call_seconds.items()
+            },
         )
 
     # Scheduling -----------------------------------------------------------------------------
@@ -228,6 +230,7 @@ class AppView:
                 with heartbeat.beating("appview_call"), heartbeat.allowing(seconds):
                     reply = await get(client, url, seconds=seconds)
         except Unanswered as trouble:
+            self._counts.call_seconds[batch.kind].add(self._now() - sent_at)
             if trouble.reason == "pool" and client is self._client:
                 nursery.start_soon(self._replace, client)
             self._failed(batch, trouble, stamp)
@@ -243,8 +246,7 @@ class AppView:
 
     def _replied(self, batch: Batch, reply: Reply, *, stamp: int, sent_at: float) -> None:
         now, planner = self._now(), self._planner
-        self._counts.latency_seconds_sum += now - sent_at
-        self._counts.latency_count += 1
+        self._counts.call_seconds[batch.kind].add(now - sent_at)
         planner.budget.heard(
             now, headers=reply.headers, wall=self._wall(), flying=planner.health.flying - 1
         )
@@ -363,8 +365,7 @@ class _Counts:
         self.last_error = ""
         self.answered_at: float | None = None
         self.down_at = 0.0
-        self.latency_seconds_sum = 0.0
-        self.latency_count = 0
+        self.call_seconds = {kind: Histogram() for kind in Kind}
 
 
 def _start_of(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """Events in, hydrated records out: at once where all views are known, in order per DID always."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -11,7 +11,8 @@ import trio
 
 from turbod import heartbeat
 from turbod.config import HydrationSettings
-from turbod.event import POST, Event, uri_did
+from turbod.event import KINDS, POST, Event, uri_did
+from turbod.histogram import Distribution, Histogram
 from turbod.hydration.appview import AppView, Kind, Outcome
 from turbod.hydration.assembly import Views, assemble, wanted
 from turbod.hydration.cache import Cache, Entry
@@ -32,7 +33,18 @@ log = structlog.get_logger()
 
 
 class HydratorStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of plain numbers."""
+    """What was done since the start, and what waits.
+
+    Attributes:
+        taken: events.
+        hydrated: of these, passed on as records; `at_once` are those that needed no answer.
+        events: all that are done with, by what became of them, then by kind.
+        answers: keys that were asked for, by what came of it: `appview`, `missing`, `stream` (built
+            from the event itself) or `unresolved`.
+        unresolved: views that records lack.
+        from_stream: views in records that were built from events.
+        hydration_seconds: from taking an event to passing on its record.
+    """
 
     taken: int
     hydrated: int
@@ -41,9 +53,14 @@ class HydratorStatistics(msgspec.Struct, frozen=True):
     too_long: int
     unresolved: int
     from_stream: int
+    events: dict[str, dict[str, int]]
+    answers: dict[str, int]
     waiting_events: int
     waiting_bytes: int
     oldest_waiting_seconds: float
+    recent_posts: int
+    recent_posts_bytes: int
+    hydration_seconds: Distribution
 
 
 class _Job:
@@ -98,8 +115,13 @@ class Hydrator:
         self._lag = Lag(settings.max_lag_seconds)
         self._last_time_us = 0
         self._bytes = self._events = 0
-        self._taken = self._hydrated = self._at_once = self._excluded = 0
-        self._unresolved = self._from_stream = self._too_long = 0
+        self._taken = self._at_once = 0
+        self._logged, self._cache_only, self._excluded, self._too_long = (
+            dict.fromkeys(sorted(KINDS), 0) for _ in range(4)
+        )
+        self._answers: Counter[str] = Counter()
+        self._waits = Histogram()
+        self._unresolved = self._from_stream = 0
         self._progress = trio.lowlevel.ParkingLot()
         self.is_behind = False
 
@@ -109,7 +131,8 @@ class Hydrator:
         self._last_time_us = event.time_us
         self.observe(event)
         if not logged or event.did in self._cache.excluded:
-            self._excluded += logged
+            fate = self._excluded if logged else self._cache_only
+            fate[event.kind] += 1
             self._dropped((intake,))
             return
         views, missing = self._look_up(event)
@@ -170,15 +193,25 @@ class Hydrator:
         """Return a snapshot."""
         return HydratorStatistics(
             taken=self._taken,
-            hydrated=self._hydrated,
+            hydrated=sum(self._logged.values()),
             at_once=self._at_once,
-            excluded=self._excluded,
-            too_long=self._too_long,
+            excluded=sum(self._excluded.values()),
+            too_long=sum(self._too_long.values()),
             unresolved=self._unresolved,
             from_stream=self._from_stream,
+            events={
+                "logged": dict(self._logged),
+                "cache_only": dict(self._cache_only),
+                "excluded": dict(self._excluded),
+                "too_long": dict(self._too_long),
+            },
+            answers=dict(self._answers),
             waiting_events=self._events,
             waiting_bytes=self._bytes,
             oldest_waiting_seconds=self._oldest_waiting_seconds(),
+            recent_posts=len(self._recent),
+            recent_posts_bytes=self._recent.bytes,
+            hydration_seconds=self._waits.distribution().with_instant(self._at_once),
         )
 
     def observe(self, event: Event) -> None:
@@ -305,6 +338,7 @@ class Hydrator:
     def _resolve(self, key: str, entry: Entry | None) -> None:
         """Give an answer, or None for unresolved, to all that wait for it."""
         self._asked_again.discard(key)
+        self._answers[_origin(entry)] += 1
         for job in self._waiting.pop(key, ()):
             job.missing.discard(key)
             job.views[key] = entry
@@ -318,6 +352,7 @@ class Hydrator:
         jobs = self._queues.get(did)
         while jobs and not jobs[0].missing:
             job = jobs.popleft()
+            self._waits.add(time.monotonic() - job.since)
             self._events -= 1
             self._bytes -= len(job.event.message) + _JOB_BYTES
             self._hide_gone(job.views)
@@ -338,10 +373,10 @@ class Hydrator:
         body, unresolved, from_stream = assemble(event, views, self._cache.get)
         if len(body) > MAX_RECORD_BYTES:
             log.warning("record_too_long", at_uri=event.at_uri, bytes=len(body))
-            self._too_long += 1
+            self._too_long[event.kind] += 1
             self._dropped((intake,))
             return
-        self._hydrated += 1
+        self._logged[event.kind] += 1
         self._unresolved += unresolved
         self._from_stream += from_stream
         self._append(Record(event, body, intake))
@@ -375,6 +410,14 @@ def _handle(profile: bytes) -> str | None:
         return _decode_profile(profile).handle
     except ValueError:  # the view is valid JSON, but its handle is no string
         return None
+
+
+def _origin(entry: Entry | None) -> str:
+    if entry is None:
+        return "unresolved"
+    if entry.from_stream:
+        return "stream"
+    return "missing" if entry.data is None else "appview"
 
 
 def _kind(key: str) -> Kind:

@@ -34,7 +34,11 @@ def tid_us(rkey: str) -> int | None:
 
 
 class RecentPosts:
-    """Posts written within the last minute, bounded in number and bytes, the oldest dropped."""
+    """Posts written within the last minute, bounded in number and bytes, the oldest dropped.
+
+    Attributes:
+        bytes: of all of them.
+    """
 
     def __init__(
         self, *, now_us: Callable[[], int], clock: Callable[[], float] = time.monotonic
@@ -42,23 +46,27 @@ class RecentPosts:
         self._now_us = now_us
         self._clock = clock
         self._seen: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._seen)
 
     def add(self, uri: str, message: bytes) -> None:
         """Remember a post as it was just written; its bytes only, since few are ever asked for."""
         if uri in self._seen:
             self.remove(uri)
         self._seen[uri] = (self._clock(), message)
-        self._bytes += len(message)
-        while len(self._seen) > MAX_POSTS or self._bytes > MAX_BYTES:
+        self.bytes += len(message)
+        while len(self._seen) > MAX_POSTS or self.bytes > MAX_BYTES:
             _, (_, dropped) = self._seen.popitem(last=False)
-            self._bytes -= len(dropped)
+            self.bytes -= len(dropped)
 
     def remove(self, uri: str) -> None:
         """Forget a post, such as one that was deleted."""
         seen = self._seen.pop(uri, None)
         if seen is not None:
-            self._bytes -= len(seen[1])
+            self.bytes -= len(seen[1])
 
     def expire(self) -> None:
         """Forget what was seen more than a minute ago."""

@@ -7,6 +7,8 @@ import msgspec
 import trio
 
 from turbod.config import ServerSettings
+from turbod.cursor import SECOND_US
+from turbod.histogram import BEHIND_SECONDS, Distribution, Histogram
 from turbod.server.admission import Admission
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.connection import Connections
@@ -41,6 +43,9 @@ class ServerStatistics(msgspec.Struct, frozen=True):
         unfinished_bytes: of client messages whose end has not come.
         tokens: connections open with each, by its name.
         wrong_tokens: sent since the start.
+        behind_seconds: how far the subscribers are behind the newest record now.
+        farthest_behind_seconds: the last of them.
+        delivery_seconds: from publishing to having sent, where subscribers keep up; sampled.
     """
 
     connections: int
@@ -62,6 +67,9 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     unfinished_bytes: int
     tokens: dict[str, int]
     wrong_tokens: int
+    behind_seconds: Distribution
+    farthest_behind_seconds: float
+    delivery_seconds: Distribution
 
 
 class Server:
@@ -208,6 +216,10 @@ class Server:
         connections, traffic = self._connections, self._services.traffic
         subscribers = len(connections.subscribers)
         in_memory = sum(subscriber.is_live for subscriber in connections.subscribers)
+        behind = Histogram(BEHIND_SECONDS)
+        seconds_behind = [each.behind_us / SECOND_US for each in connections.subscribers]
+        for seconds in seconds_behind:
+            behind.add(seconds)
         return ServerStatistics(
             connections=self._admission.connections,
             handshakes=self._admission.handshakes,
@@ -228,4 +240,7 @@ class Server:
             unfinished_bytes=connections.unfinished.bytes,
             tokens=self._guard.connections(),
             wrong_tokens=self._guard.wrong_tokens,
+            behind_seconds=behind.distribution(),
+            farthest_behind_seconds=max(seconds_behind, default=0.0),
+            delivery_seconds=traffic.delivery_seconds.distribution(),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from turbod.histogram import Histogram
 from turbod.server.compression import Compression
 from turbod.server.interests import Interests
 from turbod.server.pace import Pace
@@ -18,14 +19,20 @@ BIG_MESSAGES: Final = 32
 
 
 class Traffic:
-    """Counts of what all subscribers were sent."""
+    """Counts of what all subscribers were sent.
 
-    __slots__ = ("bytes", "messages", "records")
+    Attributes:
+        delivery_seconds: from publishing records to having sent them to one who had been sent all
+            before; of some chunks, to all of these.
+    """
+
+    __slots__ = ("bytes", "delivery_seconds", "messages", "records")
 
     def __init__(self) -> None:
         self.messages = 0
         self.records = 0
         self.bytes = 0
+        self.delivery_seconds = Histogram()
 
 
 class Services:

@@ -5,6 +5,7 @@ server's end, a mistake of the client) is noted and interrupts that task between
 """
 
 from collections import deque
+from math import inf
 from typing import Final
 
 import trio
@@ -67,6 +68,7 @@ class Subscriber:
         self._is_quick = False
         self._sending_since: float | None = None
         self._following_since = trio.current_time()
+        self._level_at = inf  # when it first had all that there was
         self._is_interrupted = False
         self._is_stopping = False
         self._is_revoked = False
@@ -77,6 +79,11 @@ class Subscriber:
         self.is_live = False
         if services.is_archived(max(position, self._log.floor)) and not require_hello:
             self._take_place()
+
+    @property
+    def behind_us(self) -> int:
+        """How far it is behind the log's newest record; 0 before it stands anywhere."""
+        return max(self._log.head - self._position, 0) if self._watch is not None else 0
 
     # What happens beside the sending task.
 
@@ -267,6 +274,9 @@ class Subscriber:
             self._position = chunk.last
         else:
             await self._send_records(records)
+            if chunk.published_at is not None and chunk.published_at >= self._level_at:
+                seconds = trio.current_time() - chunk.published_at
+                self._services.traffic.delivery_seconds.add(seconds)
         return len(chunk)
 
     def _take_place(self) -> Place:
@@ -390,6 +400,7 @@ class Subscriber:
         """
         assert self._watch is not None, "run() begins to watch before anything else"
         self._following_since = trio.current_time()
+        self._level_at = min(self._level_at, self._following_since)
         if self._voice.is_beat_due(self._following_since):
             await self._voice.beat(self._position, is_live=self.is_live)
         with trio.CancelScope() as self._sleep:

@@ -22,6 +22,7 @@ from turbod.archive.upload.standing import NotOurs, Standing
 from turbod.archive.upload.uploading import Conflict, Uploader
 from turbod.backoff import Backoff
 from turbod.config import ArchiveSettings
+from turbod.histogram import LONG_SECONDS, Distribution, Histogram
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 300.0
@@ -43,11 +44,13 @@ class ArchiverStatistics(msgspec.Struct, frozen=True):
         oldest_waiting: the first cursor of the oldest of these, 0 where there is none.
         uploaded: hours stored since the start.
         last_upload_seconds: how long the last one took, reading back included.
+        upload_seconds: all of them.
         foreign: what lies under the prefix and is none of ours.
         conflicts: hours of which there are two objects that exclude each other.
         hours_left: for how long a folder has room for more, at the last day's size of an hour;
             None where there is no bound or nothing to go by.
         disk_hours_left: as much for the data folder's disk, if nothing could leave it.
+        disk_free_bytes: what is free there, as last looked at; None before the first look.
     """
 
     state: State
@@ -60,12 +63,14 @@ class ArchiverStatistics(msgspec.Struct, frozen=True):
     uploaded: int
     uploaded_bytes: int
     last_upload_seconds: float | None
+    upload_seconds: Distribution
     stored_hours: int
     stored_bytes: int
     foreign: int
     conflicts: int
     hours_left: float | None
     disk_hours_left: float | None
+    disk_free_bytes: int | None
 
 
 class Archiver:
@@ -112,6 +117,7 @@ class Archiver:
         self._adapted = trio.Event()
         self._uploaded = self._uploaded_bytes = 0
         self._last_upload_seconds: float | None = None
+        self._upload_seconds = Histogram(LONG_SECONDS)
 
     @property
     def instance(self) -> str:
@@ -186,12 +192,14 @@ class Archiver:
             uploaded=self._uploaded,
             uploaded_bytes=self._uploaded_bytes,
             last_upload_seconds=self._last_upload_seconds,
+            upload_seconds=self._upload_seconds.distribution(),
             stored_hours=inventory.stored_hours,
             stored_bytes=inventory.stored_bytes,
             foreign=inventory.foreign,
             conflicts=len(self._clashes) + inventory.doubled + len(inventory.intruders),
             hours_left=self._space.bounds.hours_left(self._catalogue),
             disk_hours_left=self._space.bounds.disk_hours_left(self._catalogue),
+            disk_free_bytes=self._space.bounds.disk_free_bytes,
         )
 
     async def _try_to_open(self) -> None:
@@ -272,6 +280,7 @@ class Archiver:
         except OSError as error:
             raise StoreFault(f"{error.filename or held.path}: {error.strerror}") from None
         self._last_upload_seconds = trio.current_time() - started
+        self._upload_seconds.add(self._last_upload_seconds)
         self._space.look()
 
     async def _put_away(self, held: Held, *, is_needed: bool) -> None:

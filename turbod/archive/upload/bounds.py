@@ -41,6 +41,7 @@ class Bounds:
     Attributes:
         folder: where the archive is, None where it is in a bucket.
         log_max_bytes: the setting `log.max_bytes`; it may be changed.
+        disk_free_bytes: of the data folder's disk, as last looked at.
     """
 
     def __init__(self, settings: ArchiveSettings, *, data: Path, log_max_bytes: int) -> None:
@@ -52,7 +53,7 @@ class Bounds:
         self._threads = Threads(1)
         # As last looked at.
         self._left: int | None = None
-        self._free: int | None = None
+        self.disk_free_bytes: int | None = None
 
     async def local_bytes(self) -> int:
         """Return how big all hours on this disk may be together.
@@ -60,7 +61,7 @@ class Bounds:
         Raises:
             OSError: the disk does not say.
         """
-        self._free, local = await trio.to_thread.run_sync(self._look_here)
+        self.disk_free_bytes, local = await trio.to_thread.run_sync(self._look_here)
         return local
 
     async def room(self, *, stored_bytes: int, remembered_bytes: int) -> Room | None:
@@ -99,7 +100,7 @@ class Bounds:
 
     def disk_hours_left(self, catalogue: Catalogue) -> float | None:
         """Return for how many hours there is room on this disk if none could leave it."""
-        return _hours(self._free, catalogue)
+        return _hours(self.disk_free_bytes, catalogue)
 
     async def _look_there(self, folder: Path) -> tuple[int, bool]:
         """Return what is free on the disk of the archive, and whether it is not that of `data`."""
