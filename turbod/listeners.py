@@ -69,9 +69,10 @@ async def _own(address: str) -> Sequence[trio.SocketListener]:
     host, port = listen_address.split(address)
     try:
         return await trio.open_tcp_listeners(port, host=host)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", None) == errno.EADDRINUSE or "in use" in str(error):
+    except UnicodeError as error:  # no name that DNS could know
+        raise CannotStart(f"--listen {address}: {error}", retry=False) from None
+    except OSError as error:
+        reason = f"{error.strerror or error}; choose another address or port"
+        if error.errno == errno.EADDRINUSE or "in use" in str(error):
             reason = "the port is in use; stop what uses it, or choose another port"
-        may_heal = not isinstance(error, OSError) or may_pass(error)
-        raise CannotStart(f"--listen {address}: {reason}", retry=may_heal) from None
+        raise CannotStart(f"--listen {address}: {reason}", retry=may_pass(error)) from None
