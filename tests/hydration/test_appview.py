@@ -20,8 +20,9 @@ from turbod import __version__
 from turbod.backoff import Backoff
 from turbod.config import HydrationSettings
 from turbod.hydration import filling, planner
-from turbod.hydration.appview import AppView, Kind, Outcome
+from turbod.hydration.appview import AppView, Kind, Outcome, new_client
 from turbod.hydration.budget import Budget
+from turbod.hydration.call import Unanswered, get
 from turbod.hydration.views import View
 
 PLENTY = HydrationSettings(calls_per_second=1000, deadline_seconds=2)
@@ -481,6 +482,13 @@ async def test_a_call_that_hangs_is_bounded_and_made_again(trouble: Handler) -> 
         assert outcomes == dict.fromkeys(DIDS[:3], FOUND)
         assert trio.current_time() - began_at < 1.3
         assert it.calls("timeout") == 1
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70, "xn--", "[z]"])
+async def test_a_name_that_no_host_can_have_is_an_appview_that_is_away(name: str) -> None:
+    async with new_client() as client:
+        with pytest.raises(Unanswered):
+            await get(client, f"http://{name}/", seconds=5)
 
 
 async def test_a_connection_closed_after_each_answer_is_no_trouble() -> None:

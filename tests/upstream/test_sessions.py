@@ -486,6 +486,13 @@ async def test_a_host_that_speaks_no_tls_is_named() -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("name", ["a..b", "x" * 70, "xn--"])
+async def test_a_name_that_no_host_can_have_is_told_as_any_that_is_away(name: str) -> None:
+    """It comes from the settings, so nobody can mend it but who wrote them; the others go on."""
+    with pytest.raises(Disconnected, match="cannot connect"):
+        await connect(address_of(f"ws://{name}/subscribe"), query=[], deadline_seconds=5)
+
+
 async def test_while_two_replay_their_events_are_taken_by_time() -> None:
     """Each has accounts that the other has not; read as they come, one would run ahead."""
     even, odd = FakeJetstream(), FakeJetstream()

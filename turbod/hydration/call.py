@@ -64,7 +64,7 @@ async def get(client: httpx.AsyncClient, url: str, *, seconds: float) -> Reply:
         raise Unanswered("timeout", f"{seconds:.1f} s") from error
     except httpx.HTTPError as error:
         raise Unanswered("network", causes.words(error)) from error
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:  # of a host as a..b
         raise Unanswered("url", str(error)) from error
 
 

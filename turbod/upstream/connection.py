@@ -152,7 +152,7 @@ async def connect(
     with trio.move_on_after(deadline_seconds):
         try:
             return await _connect(address, query, tls, step)
-        except (OSError, trio.BrokenResourceError) as error:
+        except (OSError, trio.BrokenResourceError, UnicodeError) as error:  # no name as a..b
             raise Disconnected(f"cannot {step[0]}: {causes.words(error)}") from error
         except h11.RemoteProtocolError as error:
             raise Disconnected(f"not an HTTP answer: {causes.words(error)}") from error
