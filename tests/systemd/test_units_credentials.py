@@ -1,10 +1,13 @@
 """Credentials: files that root alone can read, passed on by systemd."""
 
+import json
+
 import pytest
 
 from tests.acceptance.process import connected
 from tests.acceptance.settling import until
 from tests.archive.s3_servers import ACCESS_KEY, SECRET_KEY, rclone_server
+from tests.systemd.test_units_reload import entry
 from tests.systemd.unit import SERVICE, Unit, reading
 from turbod.simulation.world import simulated
 
@@ -44,8 +47,18 @@ async def test_the_buckets_keys_come_from_a_credential(unit: Unit) -> None:
             await unit.run("systemctl", "restart", SERVICE)
 
             async def is_told() -> bool:
-                return b"archive" in (await unit.get("/readyz"))[1]
+                return json.loads((await unit.get("/readyz"))[1])["archive"] != "ok"
 
             await until(is_told, seconds=30, what="what is wrong")
     said = "\n".join(str(entry) for entry in await unit.journal(since=since))
     assert SECRET_KEY not in said
+
+
+async def test_tokens_may_be_a_credential(unit: Unit) -> None:
+    """Without a setting that names it; then nobody else on the machine can read it."""
+    token = "turbod_" + "A" * 43
+    unit.machine.write("/etc/turbod/credentials/tokens", entry("alice", token), mode=0o600)
+    await unit.start()
+    assert (await unit.get("/records?cursor=0"))[0] == 401
+    answer = await unit.get("/records?cursor=0", headers=[f"Authorization: Bearer {token}"])
+    assert answer[0] == 200

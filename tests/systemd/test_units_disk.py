@@ -1,5 +1,6 @@
 """A full state directory: it stays, says so, and goes on with room."""
 
+import json
 import os
 
 import pytest
@@ -51,3 +52,19 @@ async def test_a_full_disk_is_no_reason_to_be_restarted(unit: Unit) -> None:
         assert not follower.ends
         assert await unit.restarts() == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_the_archive_may_have_a_disk_of_its_own(unit: Unit) -> None:
+    """Mounted where the folder is, and given to whom the data belongs."""
+    archive = f"{DATA}/archive"
+    await unit.start()
+    await unit.run("systemctl", "stop", "turbod.socket")
+    await unit.run("mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", archive)
+    try:
+        await unit.run("chown", f"--reference={DATA}", archive)
+        await unit.start()
+        assert json.loads((await unit.get("/readyz"))[1])["archive"] == "ok"
+        assert (await unit.run("ls", "-A", archive)).split()
+        await unit.run("systemctl", "stop", "turbod.socket")
+    finally:
+        await unit.run("umount", "--lazy", archive)
