@@ -14,7 +14,11 @@ NOWHERE = "127.0.0.1:1"
 
 @asynccontextmanager
 async def running(
-    data: Path, *, exclude: str = "", jetstream: UpstreamSettings | None = None
+    data: Path,
+    *,
+    exclude: str = "",
+    jetstream: UpstreamSettings | None = None,
+    listeners: list[trio.SocketListener] | None = None,
 ) -> AsyncIterator[Daemon]:
     """Run the parts on a folder, with nobody to talk to; the end is as sudden as a crash."""
     settings = Settings(
@@ -25,7 +29,7 @@ async def running(
         exclude=exclude,
         jetstream=jetstream or UpstreamSettings(),
     )
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listeners = listeners or await trio.open_tcp_listeners(0, host="127.0.0.1")
     daemon = Daemon(settings, data)
     async with trio.open_nursery() as nursery:
         await nursery.start(daemon.run, listeners)

@@ -69,11 +69,14 @@ STARTED: Final = {
     ("daemon.py", "self.heartbeats.run"): "is the ticker: `Heartbeats.late` looks after it",
     ("daemon.py", "self.hydrator.run"): "hydration/hydrator.py run",
     ("daemon.py", "self.log.run"): BEGINS_OTHERS,
+    ("daemon.py", "self.lookback.run"): BEGINS_OTHERS,
     ("daemon.py", "self._serve"): BEGINS_OTHERS,
     ("eventlog/log.py", "self._writer.run"): "eventlog/writer.py run",
     ("hydration/appview.py", "self._call"): "hydration/appview.py _call",
     ("hydration/appview.py", "self._replace"): "closes old connections, on which nothing depends",
     ("hydration/hydrator.py", "self.appview.run"): "hydration/appview.py run",
+    ("lookback/lookback.py", "self._look_into_hours"): "lookback/lookback.py _look_into_hours",
+    ("lookback/lookback.py", "self._sample"): "lookback/lookback.py _sample",
     ("server/archive_entries.py", "self._find"): ONE_CLIENT,
     ("server/connection.py", "receive"): ONE_CLIENT,
     ("server/file_answer.py", "self._until_left"): ONE_CLIENT,
@@ -164,7 +167,17 @@ async def test_with_nobody_to_talk_to_and_nothing_to_do_nobody_is_late(tmp_path:
             silent = [heart.silent_seconds for heart in daemon.heartbeats.hearts.values()]
             assert max(silent) < SILENT / 2
     assert seen - {"start", "upstream"} == {
-        *("accept", "appview", "archiver", "exclusion_list", "hydrator", "log", "quiet_hours"),
+        *(
+            "accept",
+            "appview",
+            "archiver",
+            "calendar",
+            "exclusion_list",
+            "samples",
+            "hydrator",
+            "log",
+            "quiet_hours",
+        ),
         *("saving", "sealer", "server_clock", "space", "upstream 127.0.0.1"),
     }
 

@@ -19,11 +19,12 @@ from turbod.data_folder import no_data
 from turbod.database import Changes, Database
 from turbod.event import Event
 from turbod.eventlog.chunk import Chunk
-from turbod.eventlog.log import EventLog
+from turbod.eventlog.log import EventLog, PlainHour
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
 from turbod.filter import EVERYTHING
 from turbod.hydration.cache import Cache
 from turbod.hydration.hydrator import Hydrator
+from turbod.lookback.lookback import Lookback
 from turbod.record import read_line
 from turbod.server import tokens
 from turbod.server.archive_listing import ArchiveListing
@@ -78,6 +79,7 @@ class Daemon:
             summary=self.archive.history.index,
             is_public=settings.archive.public,
         )
+        self.lookback = Lookback(self.snapshot, self.archive, plain_hours=self._plain_hours)
         self.server = Server(
             settings.server,
             log=self.whole,
@@ -86,6 +88,10 @@ class Daemon:
             upstream_state=self.state,
             status=lambda: report.status(self.snapshot()),
             metrics=lambda: report.metrics(self.snapshot()),
+            lookback={
+                "/status/samples": self.lookback.samples,
+                "/status/hours": self.lookback.hours,
+            },
             ready=self.ready,
             now_us=now_us,
             tokens=allowed,
@@ -119,6 +125,7 @@ class Daemon:
             self._nursery = nursery
             nursery.start_soon(self.heartbeats.run)
             nursery.start_soon(self._serve, listeners)
+            nursery.start_soon(self.lookback.run)
             await nursery.start(self.archive.history.run)
             await self._open_log(nursery)
             await nursery.start(self.archive.run)
@@ -266,6 +273,9 @@ class Daemon:
             server=self.server.statistics(),
             hearts=self.heartbeats.statistics(),
         )
+
+    def _plain_hours(self) -> list[PlainHour]:
+        return self.log.plain_hours() if self.is_ready.is_set() else []
 
     async def _make_upstream(self) -> Upstream:
         fallback = await self._fallback()

@@ -24,12 +24,17 @@ from turbod.record import Record
 from turbod.server.archive_listing import ArchiveListing
 from turbod.server.packing import Withhold
 from turbod.server.server import Server
+from turbod.server.status import Lookback
 from turbod.server.tokens import Tokens
 
 DID = "did:plc:skgh7tzgwbtzz4zieiy6zlfz"
 POST = "app.bsky.feed.post"
 LIKE = "app.bsky.feed.like"
 SERVED = (POST, LIKE, "app.bsky.graph.*")
+NOTHING_LATELY: Mapping[str, Lookback] = {
+    "/status/samples": lambda _: b'{"seconds":[],"figures":{},"hosts":{},"incidents":[]}',
+    "/status/hours": lambda _: b'{"is_whole":true,"hours":[]}',
+}
 UPGRADE = (
     "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -291,6 +296,7 @@ async def serving(
     log_settings: LogSettings | None = None,
     withhold: Withhold | None = None,
     status: Callable[[], Mapping[str, Any]] | None = None,
+    lookback: Mapping[str, Lookback] = NOTHING_LATELY,
     archive: ArchiveListing | None = None,
     tokens: Tokens | None = None,
 ) -> AsyncIterator[Harness]:
@@ -315,6 +321,7 @@ async def serving(
             ready=lambda: (state().is_ready, {"disk": "ok"}),
             withhold=withhold,
             now_us=lambda: time.time_ns() // 1000,
+            lookback=lookback,
             archive=archive,
             tokens=tokens,
         )

@@ -100,7 +100,7 @@ async def test_where_no_page_is_named_all_may_read_the_data_and_none_the_operato
                 got = await harness.get(path, more=more)
                 assert got.headers["access-control-allow-origin"] == "*"
                 assert got.headers["access-control-expose-headers"] == "*"
-        for path in ("/status", "/metrics"):
+        for path in ("/status", "/metrics", "/status/samples", "/status/hours"):
             got = await harness.get(path, more=origin("https://any.example"))
             assert got.status == 200
             assert "access-control-allow-origin" not in got.headers

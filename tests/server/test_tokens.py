@@ -31,7 +31,15 @@ from turbod.server.guesses import MAX_ADDRESSES, WINDOW_SECONDS, Guesses
 from turbod.server.tokens import MAX_FILE_BYTES, MAX_TOKENS, Token, parse, read
 
 DIGEST = bearer.digest(ALICE).hex()
-EVERYWHERE = ("/records", "/status", "/metrics", "/archive", "/archive/turbod.json", "/nothing")
+EVERYWHERE = (
+    "/records",
+    "/status",
+    "/metrics",
+    "/status/samples",
+    "/archive",
+    "/archive/turbod.json",
+    "/nothing",
+)
 
 
 # The file ---------------------------------------------------------------------------------------

@@ -220,6 +220,12 @@ class EventLog:
         finished = [*self._hours.older_than(newest), *([newest] if self._is_over(newest) else [])]
         return [self._hours.plain(hour) for hour in finished]
 
+    def plain_hours(self) -> list[PlainHour]:
+        """Return all hours that lie in files here, the newest last."""
+        newest = self._hours.newest
+        hours = [*self._hours.older_than(newest), *([newest] if newest else [])]
+        return [self._hours.plain(hour) for hour in hours]
+
     async def wait_finished(self) -> None:
         """Wait until there is a finished hour."""
         await trio.lowlevel.checkpoint()

@@ -11,7 +11,7 @@ PREFLIGHT_SECONDS: Final = 7200  # Chromium keeps none longer
 # What a script may send beside what Fetch always allows: a token, and what downloads take.
 HEADERS: Final = "Authorization, If-Match, If-None-Match, If-Range, Range"
 # These tell of the operator's machine. Where no page is named, they are for our own page only.
-OWN: Final = frozenset({"/status", "/metrics"})
+OWN: Final = frozenset({"/metrics", "/status", "/status/hours", "/status/samples"})
 
 _PORTS: Final = {"http": 80, "https": 443}
 _origin = re.compile(

@@ -18,7 +18,7 @@ from turbod.server.listener import Doorkeeper
 from turbod.server.packing import Packer, Withhold
 from turbod.server.services import Services
 from turbod.server.source import Log
-from turbod.server.status import Plain
+from turbod.server.status import Lookback, Plain
 from turbod.server.tokens import Tokens
 
 AT_THE_DOOR_SECONDS: Final = 0.5
@@ -85,6 +85,7 @@ class Server:
         ready: whether a new subscriber can be served, and what /readyz says beside it.
         withhold: what a record's line becomes before it is passed on; None leaves it out.
         now_us: the clock.
+        lookback: what the paths below /status answer, by path.
         archive: what /archive answers; None for nothing.
         tokens: who may connect; None for everybody.
     """
@@ -101,6 +102,7 @@ class Server:
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         withhold: Withhold | None = None,
         now_us: Callable[[], int],
+        lookback: Mapping[str, Lookback] | None = None,
         archive: ArchiveListing | None = None,
         tokens: Tokens | None = None,
     ) -> None:
@@ -117,7 +119,12 @@ class Server:
             now_us=now_us,
         )
         self._plain = Plain(
-            self._services, status=status, metrics=metrics, ready=ready, archive=archive
+            self._services,
+            status=status,
+            metrics=metrics,
+            ready=ready,
+            archive=archive,
+            lookback=lookback,
         )
         self._archive = archive
         self._admission = Admission(settings)

@@ -26,7 +26,10 @@ HTML_TYPE: Final = "text/html; charset=utf-8"
 JSON_TYPE: Final = "application/json"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINES_TYPE: Final = "application/jsonl"
+NO_SUCH_QUERY: Final = "/status/samples takes after=SECONDS, /status/hours takes nothing"
 CONCURRENT_PAGES: Final = 32  # of /records, each about 1 MiB until it is sent
+
+Lookback = Callable[[str], bytes | None]  # JSON for a query; None where it takes no such one
 
 
 class Plain:
@@ -40,12 +43,14 @@ class Plain:
         metrics: Callable[[], bytes],
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         archive: ArchiveListing | None = None,
+        lookback: Mapping[str, Lookback] | None = None,
     ) -> None:
         self._services = services
         self._status = status
         self._metrics = metrics
         self._ready = ready
         self._archive = archive
+        self._lookback = lookback or {}
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
         self._page = Page(services.served)
 
@@ -116,6 +121,11 @@ class Plain:
                 return _answer(request, self._metrics(), METRICS_TYPE)
             case "/status":
                 return _answer(request, _json(self._status()))
+            case path if path in self._lookback:
+                found = self._lookback[path](request.query)
+                if found is None:
+                    raise Refusal(400, "InvalidRequest", NO_SUCH_QUERY)
+                return _answer(request, found)
         raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
 
     async def _records(self, request: Request) -> bytes:

@@ -1,0 +1,95 @@
+"""The hours, from what is known of objects and of the log."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from turbod.archive.catalogue import Held
+from turbod.archive.format.names import Name
+from turbod.cursor import HOUR_US
+from turbod.eventlog.chunk import Gap
+from turbod.eventlog.hours import PlainHour
+from turbod.lookback.calendar import HOURS, Contents, Hour, hours, newest
+
+MINUTE = 60_000_000
+START = 1_795_161_600_000_000  # 2026-11-20T08
+
+
+def held(hour: int, *, is_stored: bool = True, is_here: bool = False) -> Held:
+    first = START + hour * HOUR_US
+    path = Path("/nowhere") if is_here else None
+    return Held(Name(first + MINUTE, first + 50 * MINUTE), 100, path, is_stored)
+
+
+def plain(hour: int, *gaps: Gap) -> PlainHour:
+    first = START + hour * HOUR_US
+    return PlainHour(Path("/nowhere"), first, 7, first + 1, first + 2, list(gaps))
+
+
+def shown(
+    objects: list[Held],
+    plains: list[PlainHour] | None = None,
+    known: Mapping[Name, Contents | None] | None = None,
+    conflicts: frozenset[int] = frozenset(),
+) -> dict[str, Hour]:
+    now_us = START + 20 * HOUR_US
+    found = hours(objects, plains or [], known or {}, conflicts=conflicts, now_us=now_us)
+    assert [each.hour for each in found] == sorted((each.hour for each in found), reverse=True)
+    return {each.hour: each for each in found}
+
+
+def test_an_hour_says_where_it_lies() -> None:
+    found = shown(
+        [held(2, is_stored=False, is_here=True), held(1, is_here=True), held(0)], [plain(3)]
+    )
+    assert [(each.hour[-2:], each.state, each.is_here) for each in found.values()] == [
+        ("11", "plain", True),
+        ("10", "waiting", True),
+        ("09", "verified", True),
+        ("08", "verified", False),
+    ]
+
+
+def test_an_hour_whose_object_replaces_the_plain_file_is_told_once() -> None:
+    assert shown([held(3)], [plain(3)])["2026-11-20T11"].state == "verified"
+
+
+def test_what_is_known_of_an_object_is_told() -> None:
+    gap = Gap(START + 5, START + 6, "no host had it")
+    known = {held(0).name: Contents(1000, 0, [gap]), held(1).name: None}
+    found = shown(
+        [held(2), held(1), held(0)], known=known, conflicts=frozenset({held(2).name.hour})
+    )
+    assert found["2026-11-20T08"].records == 1000
+    assert list(found["2026-11-20T08"].gaps) == [gap]
+    assert found["2026-11-20T09"].state == "damaged"
+    assert found["2026-11-20T10"].state == "conflict"
+
+
+def test_hours_that_an_index_knows_of_and_nobody_has_are_missing() -> None:
+    older = held(0)
+    known = {held(4).name: Contents(1, older.name.last + 3 * HOUR_US, [])}
+    found = shown([held(4), older], known=known)
+    assert [found[f"2026-11-20T{hour:02}"].state for hour in (9, 10, 11)] == ["missing"] * 3
+
+
+def test_hours_in_which_nothing_happened_are_not() -> None:
+    older = held(0)
+    known = {held(4).name: Contents(1, older.name.last, [])}
+    assert shown([held(4), older], known=known).keys() == {"2026-11-20T12", "2026-11-20T08"}
+
+
+def test_hours_within_a_gap_are_missing_and_say_why() -> None:
+    gap = Gap(START + 5 * MINUTE, START + 3 * HOUR_US + 9 * MINUTE, "no host had it")
+    found = shown([], [plain(0), plain(3, gap)])
+    assert found["2026-11-20T09"].state == found["2026-11-20T10"].state == "missing"
+    assert list(found["2026-11-20T10"].gaps) == [gap]
+    assert len(found) == 4
+
+
+def test_a_gap_of_years_and_a_catalogue_of_years_are_as_short_as_the_calendar() -> None:
+    now_us = START + 20 * HOUR_US
+    gap = Gap(1_000_000_000_000_000, now_us, "all of it")
+    found = hours([], [plain(20, gap)], {}, conflicts=(), now_us=now_us)
+    assert len(found) == HOURS
+    years = [held(-hour) for hour in range(20_000, 0, -1)]
+    assert len(newest(years, now_us=now_us)) == HOURS - 21
