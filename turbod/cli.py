@@ -14,6 +14,7 @@ import trio
 from turbod import __version__, config, log_output, service, start, tail, token_command
 from turbod.archive.bulk import command as archive
 from turbod.check import command as check
+from turbod.compare import command as compare
 from turbod.simulation import command as simulation
 from turbod.status import command as status
 
@@ -26,6 +27,7 @@ from.
   turbod tail ws://127.0.0.1:8080       what it serves, one JSON object a line
   turbod archive ls data/archive        what history there is; get it, verify it
   turbod check                          whether serve would work, and what keeps it from that
+  turbod compare URL URL                two streams side by side, to judge a host or a turbod
   turbod status                         how a running daemon is, on one screen
   turbod token alice                    lets alice in, where not everybody may
   turbod simulate                       a small Bluesky on loopback, to try it without internet
@@ -136,6 +138,7 @@ def _parser() -> _Parser:
         ("archive", archive, "history in bulk: list it, get it, verify it"),
         ("check", check, "whether serve would work"),
         ("status", status, "how a running daemon is"),
+        ("compare", compare, "two streams side by side"),
         ("simulate", simulation, "a small Bluesky on loopback"),
     ):
         command = commands.add_parser(
