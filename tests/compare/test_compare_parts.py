@@ -11,7 +11,7 @@ from turbod.compare.delays import Delays
 from turbod.compare.order import Order
 from turbod.compare.pairing import MAX_COLLECTIONS, MAX_EXAMPLES, Pair, Pairing
 from turbod.compare.seen import Seen, of_line, of_message
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 from turbod.simulation.network import Network
 
 NOW_US = 1_790_000_000_000_000

@@ -10,7 +10,7 @@ from turbod.compare.delays import Delays
 from turbod.compare.order import Order
 from turbod.compare.pairing import MAX_COLLECTIONS, MAX_REMEMBERED, Pair, Pairing, count
 from turbod.compare.seen import Seen, of_line, of_message
-from turbod.event import Malformed
+from turbod.envelope import Malformed
 
 # Hosts stamp an event when they get it, and a turbod has the stamps of several.
 SETTLE_SECONDS: Final = 5.0

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from turbod.event import Event, Malformed, parse
+from turbod.envelope import Malformed
+from turbod.event import Event, parse
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
