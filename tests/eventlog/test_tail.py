@@ -121,7 +121,7 @@ def test_a_chunk_holds_at_most_512_kib_of_array_or_one_longer_record() -> None:
     cutter = Cutter(after=T0)
     sizes = [1000, MAX_CHUNK_BYTES - 1003, 10, MAX_CHUNK_BYTES, 5, 5]
     for number, size in enumerate(sizes):
-        cutter.add((b"x" * size,), T0 + number + 1)
+        cutter.add((b"x" * size, b""), T0 + number + 1)
     cutter.close()
     assert [len(each) for each in cutter.chunks] == [2, 1, 1, 2]
     assert len(cutter.chunks[0].array) == MAX_CHUNK_BYTES

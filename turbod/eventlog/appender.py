@@ -35,7 +35,7 @@ class SyncedFile:
         self.size = os.fstat(self._descriptor).st_size
         self._torn = False
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         """Write and sync. Of a failed append nothing stays once the next one begins."""
         if self._torn:
             os.ftruncate(self._descriptor, self.size)

@@ -4,7 +4,7 @@ from collections import deque
 from typing import Final
 
 from turbod.cursor import HOUR_US, following
-from turbod.eventlog.chunk import Chunk, Gap, Pieces
+from turbod.eventlog.chunk import Chunk, Gap, lines_of
 from turbod.eventlog.cutter import Cutter
 from turbod.eventlog.hour_file import hour_of
 from turbod.record import Record
@@ -30,7 +30,6 @@ class Part:
         self.gaps_stored = False
         self.intakes: list[int] = []
         self.bodies = 0
-        self._lines: list[Pieces] = []
         self._cutter = Cutter(after=after, ordinal=ordinal)
 
     @property
@@ -49,21 +48,15 @@ class Part:
         return self.chunks[-1].last
 
     @property
-    def data(self) -> bytes:
+    def data(self) -> bytearray:
         """What is appended to the hour's file."""
-        pieces: list[bytes] = []
-        for line in self._lines:
-            pieces += line
-            pieces.append(b"\n")
-        return b"".join(pieces)
+        return lines_of(self.chunks)
 
     def add(self, record: Record, cursor: int, gap: Gap | None) -> None:
         """Take a record under its cursor."""
-        line = record.pieces(cursor)
-        self._lines.append(line)
         self.intakes.append(record.intake)
         self.bodies += len(record.body)
-        self._cutter.add(line, cursor, record.head(cursor), gap)
+        self._cutter.add(record.pieces(cursor), cursor, record.head(cursor), gap)
         if gap is not None:
             self.gaps.append(gap)
 

@@ -11,6 +11,7 @@ from turbod.record import Head, head_or_nobody
 
 MAX_CHUNK_RECORDS: Final = 100
 MAX_CHUNK_BYTES: Final = 512 * 1024  # of the array text; a single longer record stands alone
+_LINE_FEED: Final = 10
 
 
 # A line in the pieces that it is spliced from: joined only where it comes to rest.
@@ -92,7 +93,9 @@ class Chunk:
         assert self.ends, "a chunk holds at least one record"
         # Whom a filter by DID may find in here, so that one test passes over the whole chunk.
         self.dids = (
-            frozenset(did for head in heads for did in (head.did, *head.about)) if heads else None
+            frozenset([head.did for head in heads]).union(*[head.about for head in heads])
+            if heads
+            else None
         )
         self.texts: dict[object, Sized] = {}
 
@@ -142,6 +145,17 @@ def _spliced(lines: Sequence[Pieces]) -> Lines:
         ends.append(end)
     pieces[-1] = b"]"
     return Lines(b"".join(pieces), ends)
+
+
+def lines_of(chunks: Sequence[Chunk]) -> bytearray:
+    """Return the lines of some chunks as they lie on disk, each with its break."""
+    arrays = [memoryview(chunk.array)[1:] for chunk in chunks]
+    lines, start = bytearray().join(arrays), -1
+    for chunk in chunks:
+        for end in chunk.ends:
+            lines[start + end] = _LINE_FEED
+        start += chunk.ends[-1]
+    return lines
 
 
 def merged(chunks: Sequence[Chunk]) -> Chunk:

@@ -166,7 +166,7 @@ def _read_span(
             if gap is not None or found.damaged:
                 message = "; ".join(filter(None, (found.damaged, gap.message if gap else "")))
                 gap, found.damaged = Gap(cutter.last, cursor, message), ""
-            cutter.add((line,), cursor, None, gap)
+            cutter.add((line, b""), cursor, None, gap)
             if cutter.size >= READ_BYTES:
                 return
 

@@ -158,7 +158,7 @@ def _select(
             except Malformed as error:
                 raise Damaged(f"a line that is no record: {error.reason}") from None
             if matches(head, len(line)):
-                cutter.add((line,), head.cursor, head)
+                cutter.add((line, b""), head.cursor, head)
             pause()
         start = end
     pause()
