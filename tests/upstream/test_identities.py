@@ -23,8 +23,8 @@ def test_a_table_is_a_set(added: list[int]) -> None:
         assert table.add(number) == (number not in model)
         model.add(number)
     assert table.count == len(model)
-    assert all(number in table for number in model)
-    assert not any(number in table for number in range(4, 50) if number not in model)
+    assert all(table.has(number) for number in model)
+    assert not any(table.has(number) for number in range(4, 50) if number not in model)
 
 
 @given(st.lists(st.tuples(numbers, st.integers(0, 10**6)), max_size=300), st.integers(2, 40))
@@ -35,7 +35,7 @@ def test_the_newest_half_of_the_limit_is_always_known(
     seen: list[int] = []
     for identity, time_us in events:
         if not identities.known(identity, LEAST + time_us):
-            identities.remember(identity, LEAST + time_us)
+            identities.remember(identity, time_us=LEAST + time_us, logged_until=LEAST + time_us)
             seen.append(identity)
         assert all(identities.known(one, LEAST) for one in seen[-(limit // 2) :])
         assert len(identities) <= limit
@@ -44,7 +44,7 @@ def test_the_newest_half_of_the_limit_is_always_known(
 def test_what_was_forgotten_is_asked_for_in_the_log() -> None:
     identities = Identities(limit=20)
     for n in range(1, 100):
-        identities.remember(n, LEAST + n * SPAN_US)
+        identities.remember(n, time_us=LEAST + n * SPAN_US, logged_until=LEAST + n * SPAN_US)
     assert not identities.known(1, LEAST + SPAN_US)
     missing = identities.missing_spans(LEAST + SPAN_US, floor=0, head=LEAST + 99 * SPAN_US)
     assert missing

@@ -1,7 +1,9 @@
 """A record's body, spliced from the event's bytes and the views' bytes. Pure."""
 
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
 
 from turbod.event import NO_REFERENCES, Event, References
 from turbod.hydration.cache import Entry
@@ -25,10 +27,14 @@ def wanted(event: Event) -> tuple[str, ...]:
     return (event.did, *event.references.wanted)
 
 
-class Assembled(NamedTuple):
-    """A record's body, and what it tells of its views."""
+class Assembled(msgspec.Struct, frozen=True, gc=False):
+    """A record's body, and what it tells of its views.
 
-    body: bytes  # everything behind the cursor
+    Attributes:
+        body: everything behind the cursor.
+    """
+
+    body: bytes
     unresolved: int
     from_stream: int
 
@@ -43,82 +49,66 @@ def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) 
         views = {} if entry is None else {event.did: entry}
     assembled = _splice(event, views)
     while len(assembled.body) + _CURSOR_BYTES > MAX_RECORD_BYTES:
-        shown = [key for key, entry in views.items() if entry is not None and entry.data]
-        if not shown:
+        sizes = {key: len(entry.data) for key, entry in views.items() if entry and entry.data}
+        if not sizes:
             break
-        largest = max(shown, key=lambda key: len(_shown(views, key)))
+        largest = max(sizes, key=lambda key: sizes[key])
         views = views | {largest: None}
         assembled = _splice(event, views)
     return assembled
 
 
 def _splice(event: Event, views: Views) -> Assembled:
-    """Every event comes by here: one join, and no more than it needs."""
-    references, did = event.references, event.did
-    parts = [
-        b',"at_uri":"',
-        event.at_uri.encode(),
-        b'","did":"',
-        did.encode(),
-        b'","time_us":',
-        str(event.time_us).encode(),
-        b',"message":',
-        event.message,
-        b',"hydrated_metadata":{"user":',
-        _shown(views, did),
-    ]
-    if references is NO_REFERENCES:
-        parts.append(_NO_REFERENCES_SHOWN)
-    else:
-        parts += _references_shown(references, views)
-    unresolved, from_stream, oldest_us = _origins(views)
-    if unresolved:
-        parts += (b',"unresolved":', _strings(unresolved))
-    if from_stream:
-        parts += (b',"from_stream":', _strings(from_stream))
-    if oldest_us:
-        parts += (b',"hydrated_us":', str(oldest_us).encode())
-    parts.append(b"}}")
-    return Assembled(b"".join(parts), len(unresolved), len(from_stream))
-
-
-def _references_shown(references: References, views: Views) -> list[bytes]:
-    mentions = b",".join(
-        b'"%b":%b' % (did.encode(), _shown(views, did)) for did in references.mentions
-    )
-    parts = [
-        b',"mentions":{',
-        mentions,
-        b'},"parent_post":',
-        _shown(views, references.parent),
-        b',"reply_post":',
-        _shown(views, references.root),
-        b',"quote_post":',
-        _shown(views, references.quote),
-    ]
-    if references.has_subject_post:
-        parts += (b',"subject_post":', _shown(views, references.subject_post))
-    if references.has_subject_user:
-        parts += (b',"subject_user":', _shown(views, references.subject_user))
-    return parts
-
-
-def _shown(views: Views, key: str | None) -> bytes:
-    entry = views.get(key) if key is not None else None
-    return NULL if entry is None else entry.data or NULL
-
-
-def _origins(views: Views) -> tuple[list[str], list[str], int]:
-    """Return which keys are unresolved, which were built from the stream, the oldest fetch."""
+    """Every event comes by here: one look at each view, one join, and no more than it needs."""
+    shown: dict[str | None, bytes] = {}
     unresolved, from_stream, oldest_us = [], [], 0
     for key, entry in views.items():
         if entry is None:
             unresolved.append(key)
-        elif entry.from_stream:
-            from_stream.append(key)
-        elif entry.data is not None and (entry.fetched_us < oldest_us or not oldest_us):
-            oldest_us = entry.fetched_us
-    return unresolved, from_stream, oldest_us
+        elif entry.data is not None:
+            shown[key] = entry.data
+            if entry.from_stream:
+                from_stream.append(key)
+            elif entry.fetched_us < oldest_us or not oldest_us:
+                oldest_us = entry.fetched_us
+    did, references = event.did, event.references
+    beginning = f',"at_uri":"{event.at_uri}","did":"{did}","time_us":{event.time_us},"message":'
+    parts = [
+        beginning.encode(),
+        event.message,
+        b',"hydrated_metadata":{"user":',
+        shown.get(did, NULL),
+    ]
+    if references is NO_REFERENCES:
+        parts.append(_NO_REFERENCES_SHOWN)
+    else:
+        parts += _references_shown(references, shown)
+    if unresolved:
+        parts += (b',"unresolved":', _strings(unresolved))
+    if from_stream:
+        parts += (b',"from_stream":', _strings(from_stream))
+    parts.append(b',"hydrated_us":%d}}' % oldest_us if oldest_us else b"}}")
+    return Assembled(b"".join(parts), len(unresolved), len(from_stream))
+
+
+def _references_shown(references: References, shown: Mapping[str | None, bytes]) -> list[bytes]:
+    get = shown.get
+    mentions = [b'"%b":%b' % (did.encode(), get(did, NULL)) for did in references.mentions]
+    parts = [
+        b',"mentions":{',
+        b",".join(mentions),
+        b'},"parent_post":',
+        get(references.parent, NULL),
+        b',"reply_post":',
+        get(references.root, NULL),
+        b',"quote_post":',
+        get(references.quote, NULL),
+    ]
+    if references.has_subject_post:
+        parts += (b',"subject_post":', get(references.subject_post, NULL))
+    if references.has_subject_user:
+        parts += (b',"subject_user":', get(references.subject_user, NULL))
+    return parts
 
 
 def _strings(values: Iterable[str]) -> bytes:

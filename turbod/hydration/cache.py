@@ -93,6 +93,7 @@ class Cache:
         self.generation = database.number("generation") + 1
         self._oldest = database.number("oldest")
         self._invalidated = database.invalidated()
+        self._outdated_refs = self._invalidated.keys()
         self._gone = dict(database.gone())
         self._back: OrderedDict[str, str] = OrderedDict()
         self.excluded: frozenset[str] = frozenset()
@@ -103,16 +104,25 @@ class Cache:
 
     def get(self, key: str) -> Entry | None:
         """Return what is known of a DID or AT URI and may be used, or None: ask."""
-        entry = self._memory.get(key)
-        if entry is not None:
-            if entry.expires > self._clock() and not self.outdated(entry):
-                self._memory.move_to_end(key)
+        return self.look_up((key,))[0][key]
+
+    def look_up(self, keys: Iterable[str]) -> tuple[dict[str, Entry | None], list[str]]:
+        """Return what `get` does of each key, and those of which it is None."""
+        found: dict[str, Entry | None] = {}
+        missing: list[str] = []
+        memory, now = self._memory, self._clock()
+        known, used = memory.get, memory.move_to_end
+        for key in keys:  # every event's
+            entry = known(key)
+            if entry is not None and entry.expires > now and not self.outdated(entry):
+                used(key)
                 self._hits_memory += 1
-                return entry
-            self._drop(entry)
-            if entry.data is None:
-                return None
-        return self._get_stored(key)
+            else:
+                entry = self._get_instead(key, entry)
+                if entry is None:
+                    missing.append(key)
+            found[key] = entry
+        return found, missing
 
     def put(self, key: str, data: bytes, inside: tuple[str, ...], *, stamp: int) -> Entry:
         """Keep a view that was asked for in generation `stamp`, and return what may be shown.
@@ -143,13 +153,11 @@ class Cache:
 
     def outdated(self, entry: Entry) -> bool:
         """Tell whether something that it shows has changed since it was asked for."""
-        stamp, invalidated = entry.stamp, self._invalidated
-        if stamp < self._oldest:
+        if entry.stamp < self._oldest:
             return True
-        for ref in entry.inside:  # noqa: SIM110 - every event comes by here, and any() costs twice
-            if invalidated.get(ref, 0) > stamp:
-                return True
-        return False
+        if self._outdated_refs.isdisjoint(entry.inside):  # mostly, and quickly told
+            return False
+        return any(self._invalidated.get(ref, 0) > entry.stamp for ref in entry.inside)
 
     def hidden(self, refs: Iterable[str]) -> bool:
         """Tell whether one of these is deleted, not active, or excluded."""
@@ -268,6 +276,14 @@ class Cache:
     def _drop(self, entry: Entry) -> None:
         del self._memory[entry.key]
         self._bytes -= _size(entry)
+
+    def _get_instead(self, key: str, entry: Entry | None) -> Entry | None:
+        """Return what the file has in place of what is not in memory, or no longer good."""
+        if entry is not None:
+            self._drop(entry)
+            if entry.data is None:
+                return None
+        return self._get_stored(key)
 
     def _get_stored(self, key: str) -> Entry | None:
         view = self._changes.views.get(key) or self._database.view(key)

@@ -140,7 +140,7 @@ class Hydrator:
             self._at_once += 1
             self._emit(event, intake, views)
         else:
-            self._wait(_Job(event, intake, views, missing, generation=self._cache.generation))
+            self._wait(_Job(event, intake, views, set(missing), generation=self._cache.generation))
 
     @property
     def has_room(self) -> bool:
@@ -243,14 +243,13 @@ class Hydrator:
         entry = self._cache.get(event.did) if handle is not None else None
         return entry is not None and entry.data is not None and handle == _handle(entry.data)
 
-    def _look_up(self, event: Event) -> tuple[Views, set[str]]:
-        views: Views = {}
-        missing: set[str] = set()
-        get = self._cache.get
-        for key in wanted(event):
-            views[key] = entry = get(key) or self._known_to_be_hidden(key)
-            if entry is None:
-                missing.add(key)
+    def _look_up(self, event: Event) -> tuple[Views, list[str]]:
+        """Return the views that an event needs, and which of them are missing."""
+        views, missing = self._cache.look_up(wanted(event))
+        if missing:
+            for key in missing:
+                views[key] = self._known_to_be_hidden(key)
+            missing = [key for key in missing if views[key] is None]
         return views, missing
 
     def _known_to_be_hidden(self, key: str) -> Entry | None:
@@ -370,15 +369,16 @@ class Hydrator:
                 views[key] = cache.put_missing(key, stamp=entry.stamp)
 
     def _emit(self, event: Event, intake: int, views: Views) -> None:
-        body, unresolved, from_stream = assemble(event, views, self._cache.get)
+        assembled = assemble(event, views, self._cache.get)
+        body = assembled.body
         if len(body) > MAX_RECORD_BYTES:
             log.warning("record_too_long", at_uri=event.at_uri, bytes=len(body))
             self._too_long[event.kind] += 1
             self._dropped((intake,))
             return
         self._logged[event.kind] += 1
-        self._unresolved += unresolved
-        self._from_stream += from_stream
+        self._unresolved += assembled.unresolved
+        self._from_stream += assembled.from_stream
         self._append(Record(event, body, intake))
 
     def _has_much_room(self) -> bool:

@@ -38,7 +38,8 @@ class Table:
         self.capacity = capacity
         self.count = 0
 
-    def __contains__(self, identity: int) -> bool:
+    def has(self, identity: int) -> bool:
+        """Tell whether it was added. No `__contains__`: Python calls that by a detour."""
         slots, mask = self._slots, self._mask
         at = identity & mask
         while found := slots[at]:
@@ -100,23 +101,31 @@ class Identities:
     def known(self, identity: int, time_us: int) -> bool:
         """Tell whether this event was seen. Call `missing_spans` first where it is old."""
         identity = identity or 1
-        if identity in self._newer or identity in self._older:
+        if self._newer.has(identity) or self._older.has(identity):
             return True
         return time_us <= self.edge_us and self._is_lent(identity)
 
-    def remember(self, identity: int, logged_until: int) -> None:
-        """Take an event as seen.
+    def remember(self, identity: int, *, time_us: int, logged_until: int) -> bool:
+        """Take an event as seen; False where it is known already. As for `known`, lend first.
 
         Args:
             identity: the event's.
+            time_us: the event's own stamp.
             logged_until: about the greatest cursor that it may be logged under by now.
         """
-        newer = self._newer
+        identity, newer = identity or 1, self._newer
+        if self._older.has(identity) or (time_us <= self.edge_us and self._is_lent(identity)):
+            return False
         if newer.count >= newer.capacity:
+            if newer.has(identity):
+                return False
             self._turn()
             newer = self._newer
-        newer.add(identity or 1)
-        self._newest = max(self._newest, logged_until)
+        if not newer.add(identity):
+            return False
+        if logged_until > self._newest:  # noqa: PLR1730 - every event's, and max takes four times
+            self._newest = logged_until
+        return True
 
     def missing_spans(self, time_us: int, *, floor: int, head: int) -> list[tuple[int, int]]:
         """Return the spans of the log, as (after, until), that must be lent for an event this old.

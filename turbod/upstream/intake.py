@@ -21,6 +21,8 @@ from turbod.upstream.subscription import Subscription
 MAX_START_US: Final = 3 * HOUR_US
 REMEMBERED_AT_ONCE: Final = 5000  # 2 ms of work without a checkpoint
 
+_ACCEPTED, _FEEDS_CACHE, _, _UNWANTED = Verdict  # by name, as in merge.py
+
 logger = structlog.get_logger()
 
 
@@ -49,6 +51,7 @@ class Intake:
     Attributes:
         verdicts: per host, how many events met which verdict.
         gaps: how many gaps were told.
+        is_telling: a gap is being told: nothing may be taken on until it was.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Intake:
         self._has_room = has_room
         self._room = room
         self._telling: trio.Event | None = None
+        self.is_telling = False
         self.identities = Identities(limit=limit)
         self.merge = Merge(
             subscription=subscription, identities=self.identities, take=take, now_us=now_us
@@ -123,11 +127,6 @@ class Intake:
         """Take what comes from now on by another subscription, by which hosts are asked anew."""
         self.merge.subscription = subscription
         self._progress.subscribe(subscription.wants)
-
-    @property
-    def is_telling(self) -> bool:
-        """Whether a gap is being told: nothing may be taken on until it was."""
-        return self._telling is not None
 
     def has_room(self) -> bool:
         """Tell whether events may be taken on."""
@@ -263,14 +262,14 @@ class Intake:
         Where it is cancelled nothing was told: the next connect finds the same hole.
         """
         logger.error("upstream_gap", gap=message)
-        self._telling = trio.Event()
+        self._telling, self.is_telling = trio.Event(), True
         try:
             await self._gap(message)
             self._progress.gap_told()
             self.gaps += 1
         finally:
             self._telling.set()
-            self._telling = None
+            self._telling, self.is_telling = None, False
 
     def _announce(self) -> None:
         self._coverage_changed.set()
@@ -294,18 +293,18 @@ class Intake:
     def _process(self, host: int, event: Event, moves_on: bool) -> Verdict:  # noqa: FBT001 - hot
         verdict = self.merge.accept(event)
         self.verdicts[host][verdict] += 1
-        if verdict is Verdict.FEEDS_CACHE:
+        if verdict is _FEEDS_CACHE:
             self._progress.done((self.merge.intake,))
-        elif verdict is Verdict.ACCEPTED and self._progress.record_awaited:
+        elif self._progress.record_awaited and verdict is _ACCEPTED:
             self._progress.record_taken(self.merge.intake)
-        if moves_on and verdict is not Verdict.UNWANTED:
+        if moves_on and verdict is not _UNWANTED:
             self._notes[host](event)
         return verdict
 
     async def _remember(self, identities: "array[int]", until: int) -> None:
         for start in range(0, len(identities), REMEMBERED_AT_ONCE):
             for identity in identities[start : start + REMEMBERED_AT_ONCE]:
-                self.identities.remember(identity, until)
+                self.identities.remember(identity, time_us=until, logged_until=until)
             heartbeat.beat()
             await trio.lowlevel.checkpoint()
 

@@ -267,9 +267,9 @@ class Session:
         intake, host = self._intake, self._host
         identities, order = intake.identities, intake.order
         last: Event | None = None
+        self._received += len(messages)
+        self._bytes += sum(map(len, messages))
         for message in messages:
-            self._received += 1
-            self._bytes += len(message)
             try:
                 event = parse(message)
             except Malformed as error:

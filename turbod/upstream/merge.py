@@ -32,6 +32,10 @@ class Verdict(IntEnum):
     UNWANTED = 3
 
 
+# By these names, as each look into an Enum's class takes as long as a call.
+_ACCEPTED, _FEEDS_CACHE, _DUPLICATE, _UNWANTED = Verdict
+
+
 class Merge:
     """Gives each new event its intake number and hands it on.
 
@@ -53,24 +57,27 @@ class Merge:
         self._identities = identities
         self._take = take
         self._now_us = now_us
+        self._latest_us = 0  # what nothing can be logged under yet, some time ago
         self.intake = 0
         self.logged = 0
 
     def accept(self, event: Event) -> Verdict:
         """Hand the event on where it is new."""
-        identities = self._identities
-        if identities.known(event.identity, event.time_us):
-            return Verdict.DUPLICATE
-        logged = self.subscription.logged(event.collection)
+        time_us, logged = event.time_us, self.subscription.logged(event.collection)
         if logged is None:
-            return Verdict.UNWANTED
-        identities.remember(event.identity, min(event.time_us, self._now_us() + AHEAD_OF_CLOCK_US))
+            return _UNWANTED
+        until = time_us
+        if time_us > self._latest_us:  # every few seconds: to ask the clock each time costs more
+            self._latest_us = self._now_us() + AHEAD_OF_CLOCK_US
+            until = min(time_us, self._latest_us)
+        if not self._identities.remember(event.identity, time_us=time_us, logged_until=until):
+            return _DUPLICATE
         self.intake += 1
         self._take(event, self.intake, logged)
         if logged:
             self.logged += 1
-            return Verdict.ACCEPTED
-        return Verdict.FEEDS_CACHE
+            return _ACCEPTED
+        return _FEEDS_CACHE
 
 
 class TimeOrder:
