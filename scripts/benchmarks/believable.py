@@ -125,7 +125,7 @@ class Believable:
             key: self._posts[key] if key.startswith("at:") else self._profiles[key]
             for key in wanted(event)
         }
-        return Record(event, assemble(event, views, self._profiles.get).body, number)
+        return Record(event, assemble(event, views, self._profiles.get)[0], number)
 
     def _written(self) -> Post:
         """Write a post, and keep it to be answered."""

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-import msgspec
-
 from turbod.event import NO_REFERENCES, Event, References
 from turbod.hydration.cache import Entry
 from turbod.record import MAX_RECORD_BYTES, NULL
@@ -27,16 +25,8 @@ def wanted(event: Event) -> tuple[str, ...]:
     return (event.did, *event.references.wanted)
 
 
-class Assembled(msgspec.Struct, frozen=True, gc=False):
-    """A record's body, and what it tells of its views.
-
-    Attributes:
-        body: everything behind the cursor.
-    """
-
-    body: bytes
-    unresolved: int
-    from_stream: int
+# A record's body, how many keys are unresolved, and how many views are built from the stream.
+Assembled = tuple[bytes, int, int]
 
 
 def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) -> Assembled:
@@ -48,7 +38,7 @@ def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) 
         entry = cached(event.did)
         views = {} if entry is None else {event.did: entry}
     assembled = _splice(event, views)
-    while len(assembled.body) + _CURSOR_BYTES > MAX_RECORD_BYTES:
+    while len(assembled[0]) + _CURSOR_BYTES > MAX_RECORD_BYTES:
         sizes = {key: len(entry.data) for key, entry in views.items() if entry and entry.data}
         if not sizes:
             break
@@ -88,15 +78,17 @@ def _splice(event: Event, views: Views) -> Assembled:
     if from_stream:
         parts += (b',"from_stream":', _strings(from_stream))
     parts.append(b',"hydrated_us":%d}}' % oldest_us if oldest_us else b"}}")
-    return Assembled(b"".join(parts), len(unresolved), len(from_stream))
+    return b"".join(parts), len(unresolved), len(from_stream)
 
 
 def _references_shown(references: References, shown: Mapping[str | None, bytes]) -> list[bytes]:
-    get = shown.get
-    mentions = [b'"%b":%b' % (did.encode(), get(did, NULL)) for did in references.mentions]
+    get, mentions = shown.get, b""
+    if references.mentions:
+        named = [b'"%b":%b' % (did.encode(), get(did, NULL)) for did in references.mentions]
+        mentions = b",".join(named)
     parts = [
         b',"mentions":{',
-        b",".join(mentions),
+        mentions,
         b'},"parent_post":',
         get(references.parent, NULL),
         b',"reply_post":',

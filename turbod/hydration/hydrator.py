@@ -369,16 +369,15 @@ class Hydrator:
                 views[key] = cache.put_missing(key, stamp=entry.stamp)
 
     def _emit(self, event: Event, intake: int, views: Views) -> None:
-        assembled = assemble(event, views, self._cache.get)
-        body = assembled.body
+        body, unresolved, from_stream = assemble(event, views, self._cache.get)
         if len(body) > MAX_RECORD_BYTES:
             log.warning("record_too_long", at_uri=event.at_uri, bytes=len(body))
             self._too_long[event.kind] += 1
             self._dropped((intake,))
             return
         self._logged[event.kind] += 1
-        self._unresolved += assembled.unresolved
-        self._from_stream += assembled.from_stream
+        self._unresolved += unresolved
+        self._from_stream += from_stream
         self._append(Record(event, body, intake))
 
     def _has_much_room(self) -> bool:
