@@ -9,6 +9,8 @@ from turbod.record import MAX_RECORD_BYTES, NULL
 
 # What is known by key; None: it could not be asked in time.
 Views = dict[str, Entry | None]
+# A record's body, how many keys are unresolved, and how many views are built from the stream.
+Assembled = tuple[bytes, int, int]
 _CURSOR_BYTES: Final = len(b'{"cursor":1745342977546824')
 _NO_REFERENCES_SHOWN: Final = (
     b',"mentions":{},"parent_post":null,"reply_post":null,"quote_post":null'
@@ -23,10 +25,6 @@ def wanted(event: Event) -> tuple[str, ...]:
     if not event.has_record:
         return ()
     return (event.did, *event.references.wanted)
-
-
-# A record's body, how many keys are unresolved, and how many views are built from the stream.
-Assembled = tuple[bytes, int, int]
 
 
 def assemble(event: Event, views: Views, cached: Callable[[str], Entry | None]) -> Assembled:
