@@ -331,6 +331,7 @@ async def reading(
             now_us=now_us,
             verdict_seconds=verdict_seconds,
         )
+        assert read.upstream.state() == "catching_up", "it has not even begun"
         scope = trio.CancelScope()
         with scope:
             async with trio.open_nursery() as inner:

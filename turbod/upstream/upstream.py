@@ -95,11 +95,10 @@ class Upstream:
             )
             for host, url in enumerate(hosts)
         )
-        self._began_at = float("-inf")
+        self._began_at = trio.current_time()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read all hosts until cancelled. Ready at once; the hosts are asked when the log was."""
-        self._began_at = trio.current_time()
         task_status.started()
         with heartbeat.beating("upstream"):
             await self._intake.remember_newest()
