@@ -97,7 +97,7 @@ STARTED: Final = {
     ("upstream/upstream.py", "session.run"): "upstream/jetstream.py run",
 }
 NOT_IN_THE_DAEMON: Final = (
-    *("archive/bulk/", "check/", "client/", "simulation/", "status/"),
+    *("archive/bulk/", "check/", "client/", "compare/", "simulation/", "status/"),
     "tail.py",
 )
 

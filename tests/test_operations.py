@@ -227,7 +227,8 @@ async def is_refused(turbod: Turbod) -> bool:
 async def test_what_is_to_be_watched_is_there(tmp_path: Path) -> None:
     async with simulated(rate=20) as simulation, serving(simulation, tmp_path / "d") as turbod:
         _, body = await turbod.get("/metrics")
-        metrics, report = body.decode(), (REPOSITORY / "turbod" / "report.py").read_text()
+        metrics = body.decode()
+        report = "".join(path.read_text() for path in REPOSITORY.glob("turbod/report/*.py"))
         for name in re.findall(r"`(turbod_\w+)", PAGE):
             # What is not known yet has no line.
             assert f"\n{name}" in metrics or f'"{name}"' in report, name

@@ -47,7 +47,7 @@ async def test_the_buckets_keys_come_from_a_credential(unit: Unit) -> None:
             await unit.run("systemctl", "restart", SERVICE)
 
             async def is_told() -> bool:
-                return json.loads((await unit.get("/readyz"))[1])["archive"] != "ok"
+                return bool(json.loads((await unit.get("/readyz"))[1])["archive"] != "ok")
 
             await until(is_told, seconds=30, what="what is wrong")
     said = "\n".join(str(entry) for entry in await unit.journal(since=since))
