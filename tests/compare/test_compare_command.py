@@ -20,6 +20,8 @@ from turbod import cli
 from turbod.compare import command
 from turbod.compare.streams import asked_url, kind_of
 from turbod.config import ConfigError
+from turbod.frames import frame
+from turbod.server.request import HeadReader, upgrade_answer
 from turbod.simulation.faults import Faults
 from turbod.simulation.world import Simulation, simulated
 
@@ -130,22 +132,25 @@ async def test_the_silent_host_is_found(
     assert names(last(capsys)) == [[], ["silent"]]
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_a_connection_that_breaks_is_made_again_and_nothing_is_said_to_be_lost(
-    capsys: pytest.CaptureFixture[str],
+    version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with simulated(rate=200) as simulation, trio.open_nursery() as nursery:
+    async with simulated(rate=200, version=version) as simulation, trio.open_nursery() as nursery:
 
         async def cut() -> None:
-            await trio.sleep(1.2)
-            simulation.jetstreams[1].drop_connections()
+            for wait in (1.2, 0.6, 0.7):
+                await trio.sleep(wait)
+                simulation.jetstreams[1].drop_connections()
 
         nursery.start_soon(cut)
-        assert await compared(urls_of(simulation), seconds=2) == 0
+        assert await compared(urls_of(simulation), seconds=3) == 0
     told = last(capsys)
     assert names(told) == [[], []]
-    assert [stream["connects"] for stream in told["streams"]] == [1, 2]
+    assert [stream["connects"] for stream in told["streams"]] == [1, 4]
     assert told["streams"][1]["last_error"]
-    assert told["streams"][1]["duplicates"] == 0
+    for stream in told["streams"]:
+        assert (stream["duplicates"], stream["revs_fallen"], stream["missing"]) == (0, 0, 0)
 
 
 async def test_collections_are_asked_of_both(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +179,27 @@ async def test_a_turbod_and_its_upstream_are_alike_where_the_same_is_asked_of_bo
         assert told["streams"][0]["hydration"]["views"] > 0
         assert await compared(urls, seconds=2, window=2) == 3
         assert names(last(capsys)) == [["absent"], []]
+
+
+async def test_a_gap_that_a_turbod_tells_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("turbod.compare.comparison.SILENT_SECONDS", 1.0)
+    told = (
+        b'{"$type":"#cursor","reason":"connect","cursor":0,"head":0,"floor":0,"live":true}',
+        b'{"$type":"#info","name":"Gap","after":1,"before":2,"message":"a hole"}',
+    )
+
+    async def turbod(stream: trio.SocketStream) -> None:
+        request = HeadReader().feed(await stream.receive_some())
+        assert request is not None
+        await stream.send_all(upgrade_answer(request, None) + b"".join(map(frame, told)))
+        await trio.sleep_forever()
+
+    async with simulated(rate=100) as simulation, behaving(turbod) as port:
+        urls = [simulation.jetstreams[0].url, f"ws://127.0.0.1:{port}"]
+        assert await compared(urls, window=1) == 3
+    assert names(last(capsys))[1] == ["gap"]
 
 
 @pytest.mark.slow
@@ -232,6 +258,25 @@ async def test_a_server_without_a_stream_of_ours_is_exit_1_with_a_hint(
         url = f"ws://127.0.0.1:{port}"
         assert await compared([simulation.jetstreams[0].url, url]) == 1
     assert "a plain Jetstream ends in /subscribe" in capsys.readouterr().err
+
+
+async def test_what_a_stranger_says_moves_no_cursor_of_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        body = b"\x1b[2J\x1b]0;hello\x07"
+        head = b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await stream.send_all(head + body)
+        await trio.sleep(0.1)
+
+    async with simulated(rate=100) as simulation, behaving(server) as port:
+        for path in ("/turbostream", "/subscribe"):
+            url = f"ws://127.0.0.1:{port}{path}"
+            assert await compared([simulation.jetstreams[0].url, url]) == 1
+    said = capsys.readouterr().err
+    assert said.count("503") == 2
+    assert said.replace("\n", "").isprintable()
 
 
 async def test_a_token_goes_to_turbods_and_never_to_a_plain_jetstream(

@@ -142,8 +142,17 @@ def test_what_one_held_back_and_the_other_sent_before_it_was_asked_is_no_loss() 
         pairing.add(side, seen(1, stamp=1000), 0.0)
     pairing.add(0, seen(2, stamp=990), 5.0)
     pairing.add(0, seen(3, stamp=1005), 5.0)
+    pairing.add(1, seen(4, stamp=990), 5.0)
     pairing.judge(100.0)
     assert list(pairing.missed[1].examples) == [3]
+
+
+def test_right_behind_the_first_pair_orders_may_still_differ() -> None:
+    pairing = begun(Pairing(window_seconds=WINDOW, settle_seconds=SETTLE))
+    pairing.add(0, seen(2), SETTLE - 0.1)
+    assert pairing.pending == 0
+    pairing.add(0, seen(3), SETTLE)
+    assert pairing.pending == 1
 
 
 def test_too_many_to_wait_for_are_forgotten_and_told_as_that() -> None:

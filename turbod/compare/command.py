@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from turbod import bearer
+from turbod import bearer, log_output
 from turbod.client.stream import BadAddress, first
 from turbod.client.wanted import wanted
 from turbod.compare.comparison import SETTLE_SECONDS, Comparison, Side
@@ -94,11 +94,11 @@ async def run(options: argparse.Namespace) -> int:
     try:
         code = await _compare(comparison, sources, options.seconds, output)
     except* Unreachable as group:
-        print(f"turbod: {first(group)}", file=sys.stderr)  # noqa: T201 - a command's own words
+        log_output.say(f"turbod: {first(group)}")
     except* OSError as group:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if group.subgroup(BrokenPipeError) is None:  # else whoever read us has enough
-            print(f"turbod: standard output: {first(group)}", file=sys.stderr)  # noqa: T201 - as above
+            log_output.say(f"turbod: standard output: {first(group)}")
     return code
 
 

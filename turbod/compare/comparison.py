@@ -52,7 +52,7 @@ class StreamReport(msgspec.Struct, frozen=True):
         absent_collections: those of which it has nothing, and the other does.
         brought_after_window: events that were missing for a time.
         duplicates: events that came once more; not those read again after a reconnect.
-        cursors_fallen: records whose cursor is not above the one before.
+        cursors_fallen: events whose cursor, of a turbod or a v2 host, is not above the one before.
         revs_fallen: commits that came after a newer one of their account.
         unreadable: messages that are no events.
         gaps: gaps that a turbod told.
@@ -157,8 +157,8 @@ class Comparison:
 
     def take(
         self, which: int, messages: Iterable[bytes], now: float, *, repeats_until_us: int = 0
-    ) -> int:
-        """Take what one stream brought, and return the stamp of the newest event, else 0.
+    ) -> Seen | None:
+        """Take what one stream brought, and return the last event of it.
 
         Args:
             which: 0 or 1.
@@ -166,7 +166,7 @@ class Comparison:
             now: when they came; never falls.
             repeats_until_us: events stamped up to here may have come before, from this stream.
         """
-        side, newest_us = self.sides[which], 0
+        side, seen = self.sides[which], None
         for message in messages:
             side.bytes += len(message)
             try:
@@ -174,9 +174,8 @@ class Comparison:
             except Malformed:
                 side.unreadable += 1
                 continue
-            newest_us = seen.time_us
             self._add(which, seen, now, may_repeat=seen.time_us <= repeats_until_us)
-        return newest_us
+        return seen
 
     def tick(self, now: float) -> None:
         """Be called once a second."""

@@ -1,4 +1,4 @@
-"""Whether one stream keeps the order: a turbod's cursors, and each account's revs. Pure."""
+"""Whether one stream keeps the order: a server's own cursors, and each account's revs. Pure."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ class Order:
     """Counts what is out of order.
 
     Attributes:
-        cursors_fallen: records whose cursor is not above the one before.
+        cursors_fallen: events whose cursor is not above the one before.
         revs_fallen: commits whose rev is below one that the account had before.
     """
 

@@ -13,7 +13,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
         identity: equal for two copies of one event, within one process.
         collection: its kind for what is no commit.
         rev: empty for what is no commit.
-        cursor: a turbod's, else 0.
+        cursor: a turbod's, or the number that a v2 host gives; 0 for none.
         views: views that are there.
         unresolved: what the AppView could not be asked about.
     """
@@ -65,7 +65,8 @@ def of_message(message: bytes) -> Seen:
     Raises:
         Malformed: it is none, and turbod would drop it.
     """
-    return _seen(parse(message))
+    event = parse(message)
+    return _seen(event, event.upstream_cursor)
 
 
 def of_line(line: bytes) -> Seen:
@@ -87,7 +88,7 @@ def of_line(line: bytes) -> Seen:
     )
 
 
-def _seen(event: Event, cursor: int = 0, views: int = 0, unresolved: int = 0) -> Seen:
+def _seen(event: Event, cursor: int, views: int = 0, unresolved: int = 0) -> Seen:
     return Seen(
         event.identity,
         event.did,

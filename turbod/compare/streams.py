@@ -10,15 +10,17 @@ import trio
 from turbod.backoff import Backoff
 from turbod.client.stream import Refused, Stream, first, stream_url
 from turbod.compare.comparison import Comparison, Side
-from turbod.cursor import SECOND_US
+from turbod.compare.seen import Seen
+from turbod.cursor import LEAST, SECOND_US
+from turbod.log_lines import printable
 from turbod.redaction import redacted
 from turbod.upstream.connection import Connection, Disconnected, address_of, connect
+from turbod.upstream.position import SLOP_US
 
 CONNECT_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
 SILENCE_SECONDS: Final = 45.0  # of a host that answers pings: the line is dead
-# A Jetstream is asked for a little more than what is missed: its stamps are not in order.
-REWIND_US: Final = 5 * SECOND_US
+FAR_US: Final = 60 * SECOND_US  # a stamp that is so far from the last is a clock that was set
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 
@@ -43,7 +45,7 @@ class Source:
         self._url = url
         self._comparison = comparison
         self._which = which
-        self._repeats_until_us = self._newest_us = 0
+        self._repeats_until_us = self._newest_us = self._number = 0
         self._stream = (
             Stream(url, records=self._records, told=self._told, token=token)
             if self.side.kind == "turbod"
@@ -66,9 +68,10 @@ class Source:
             except Refused as refusal:
                 hint = _HINT if self._stream and not self.side.connects else ""
                 raise Unreachable(f"{self.side.url}: {refusal}{hint}") from None
-            self.side.disconnected(redacted(error))
+            error = printable(redacted(error))
+            self.side.disconnected(error)
             if not self.side.connects:
-                raise Unreachable(f"{self.side.url}: {redacted(error)}")
+                raise Unreachable(f"{self.side.url}: {error}")
             if self.side.connects > connects:
                 self._backoff.reset()
             wait = self._stream.wait_seconds() if self._stream else self._backoff.next_seconds()
@@ -115,23 +118,31 @@ class Source:
             patience.deadline = trio.current_time() + SILENCE_SECONDS
             messages = await connection.receive()
             patience.deadline = math.inf
-            newest_us = self._comparison.take(
+            last = self._comparison.take(
                 self._which,
                 messages,
                 trio.current_time(),
                 repeats_until_us=self._repeats_until_us,
             )
-            self._newest_us = newest_us or self._newest_us
+            if last is not None:
+                self._stand_at(last)
             self.side.unreadable += len(reader.unreadable)
             reader.unreadable.clear()
 
+    def _stand_at(self, last: Seen) -> None:
+        if last.time_us > self._newest_us or last.time_us < self._newest_us - FAR_US:
+            self._newest_us = last.time_us
+        self._number = last.cursor
+
     def _query(self) -> list[tuple[str, str]]:
+        """Ask for what follows: by a v2 host's own number, else by time and for a little more."""
         given = parse_qsl(urlsplit(self._url).query, keep_blank_values=True)
         self._repeats_until_us = self._newest_us
         if not self._newest_us:
             return given
-        asked = [pair for pair in given if pair[0] != "cursor"]
-        return [*asked, ("cursor", str(self._newest_us - REWIND_US))]
+        is_number = 0 < self._number < LEAST
+        cursor = self._number if is_number else max(self._newest_us - SLOP_US, LEAST)
+        return [*(pair for pair in given if pair[0] != "cursor"), ("cursor", str(cursor))]
 
     def _connected(self) -> None:
         self.side.connected(trio.current_time())
