@@ -226,37 +226,46 @@ def _filter(
     shard: tuple[int, int] | None,
     served: Sequence[str],
 ) -> Filter:
-    wanted = _collections(given.get("wantedCollections", ()), served)
-    return Filter(
-        collections=frozenset(name for name in wanted if not name.endswith(".*")),
-        prefixes=tuple(sorted({name[:-1] for name in wanted if name.endswith(".*")})),
-        dids=_dids("wantedDids", given.get("wantedDids", ())),
-        about=_dids("aboutDids", given.get("aboutDids", ())),
-        kinds=_words("kinds", given.get("kinds", ()), KINDS),
-        operations=_words("operations", given.get("operations", ()), OPERATIONS),
-        max_size_bytes=max_size_bytes,
-        shard=shard,
-    )
-
-
-def _collections(wanted: Sequence[str], served: Sequence[str]) -> Sequence[str]:
+    wanted = given.get("wantedCollections", ())
     if len(wanted) > MAX_COLLECTIONS:
         raise InvalidRequest(
             f"wantedCollections was given {len(wanted)} times; {MAX_COLLECTIONS} are allowed"
         )
+    collections, prefixes = read_collections("wantedCollections", wanted)
     for name in wanted:
-        # A prefix is one where something of two more segments would be an NSID.
-        if not valid_nsid(name[:-1] + "a.a" if name.endswith(".*") else name):
-            raise InvalidRequest(
-                f"wantedCollections: {_shown(name)} is neither an NSID such as app.bsky.feed.post "
-                "nor a prefix such as app.bsky.feed.*"
-            )
         if not any(_overlap(name, other) for other in served):
             raise InvalidRequest(
                 f"wantedCollections: {_shown(name)} matches nothing here; "
                 f"this server has {', '.join(served)}"
             )
-    return wanted
+    return Filter(
+        collections=collections,
+        prefixes=prefixes,
+        dids=read_dids("wantedDids", given.get("wantedDids", ())),
+        about=read_dids("aboutDids", given.get("aboutDids", ())),
+        kinds=read_words("kinds", given.get("kinds", ()), KINDS),
+        operations=read_words("operations", given.get("operations", ()), OPERATIONS),
+        max_size_bytes=max_size_bytes,
+        shard=shard,
+    )
+
+
+def read_collections(name: str, values: Sequence[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the NSIDs and the prefixes among the values of what is called `name`.
+
+    Raises:
+        InvalidRequest: one is neither.
+    """
+    for value in values:
+        # A prefix is one where something of two more segments would be an NSID.
+        if not valid_nsid(value[:-1] + "a.a" if value.endswith(".*") else value):
+            raise InvalidRequest(
+                f"{name}: {_shown(value)} is neither an NSID such as app.bsky.feed.post "
+                "nor a prefix such as app.bsky.feed.*"
+            )
+    prefixes = {value[:-1] for value in values if value.endswith(".*")}
+    nsids = frozenset(value for value in values if not value.endswith(".*"))
+    return nsids, tuple(sorted(prefixes))
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -268,16 +277,26 @@ def _overlap(one: str, other: str) -> bool:
     return one.startswith(other[:-1]) if other.endswith(".*") else one == other
 
 
-def _dids(name: str, values: Sequence[str]) -> frozenset[str]:
-    if len(values) > MAX_DIDS:
-        raise InvalidRequest(f"{name} has {len(values)} DIDs; {MAX_DIDS} are allowed")
+def read_dids(name: str, values: Sequence[str], *, most: int = MAX_DIDS) -> frozenset[str]:
+    """Return the DIDs that are the values of what is called `name`.
+
+    Raises:
+        InvalidRequest: one is none, or they are too many.
+    """
+    if len(values) > most:
+        raise InvalidRequest(f"{name} has {len(values)} DIDs; {most} are allowed")
     for value in values:
         if not valid_did(value):
             raise InvalidRequest(f"{name}: {_shown(value)} is not a DID such as did:plc:...")
     return frozenset(values)
 
 
-def _words(name: str, values: Sequence[str], allowed: Collection[str]) -> frozenset[str]:
+def read_words(name: str, values: Sequence[str], allowed: Collection[str]) -> frozenset[str]:
+    """Return the words that are the values of what is called `name`; none where they are all.
+
+    Raises:
+        InvalidRequest: one is not allowed.
+    """
     for value in values:
         if value not in allowed:
             raise InvalidRequest(f"{name}: {_shown(value)} is none of {_listed(allowed)}")

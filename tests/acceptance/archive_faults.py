@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import trio
 
-from tests.acceptance.archive_places import BucketPlace, FolderPlace, Place
+from tests.acceptance.archive_clock import HOUR_US, Clock, archive_place, location
+from tests.acceptance.archive_places import Place
 from tests.acceptance.archive_plain import take_apart
 from tests.acceptance.archive_trace import run
 from tests.acceptance.follower import Follower, cursor_of
@@ -29,7 +30,6 @@ from tests.acceptance.process import Turbod, serving
 from tests.acceptance.settling import until
 from tests.archive.faulty_s3 import FaultyS3
 from tests.archive.s3_servers import S3Server, moto_server, rclone_server
-from turbod.simulation.jetstream_host import clock_us
 from turbod.simulation.world import Simulation, simulated
 
 Kind = Literal["folder", "rclone", "moto"]
@@ -38,23 +38,14 @@ EVENTS = 60  # an hour
 BURST = 20
 STALL_SECONDS = 3.0  # what live may take at most, on a loaded machine
 DELIVERY_SECONDS = 30.0
-# `turbod` with a clock that is off by the seconds in a file, which waits less for a store that
-# does not answer and keeps fewer bytes of hours on its disk than can be set. There, what takes a
-# millisecond takes twenty more, so that whoever kills it hits that as well.
+# It waits less for a store that does not answer. Where few hours are kept, what takes a millisecond
+# takes twenty more, so that whoever kills it hits that as well.
 RACED = """
-import pathlib, sys, time
 import trio
-from turbod import cli, daemon
 from turbod.archive import archive
-from turbod.archive.upload import archiver, bounds
-clock, kept = pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1))
-daemon.now_us = lambda: time.time_ns() // 1000 + int(clock.read_text()) * 1_000_000
+from turbod.archive.upload import archiver
 archiver.LONGEST_RETRY_SECONDS = 2.0
 archive.FIRST_OPEN_SECONDS = archive.OPEN_SECONDS = 3.0
-made = bounds.Bounds.__init__
-def make(self, *arguments, log_max_bytes, **more):
-    made(self, *arguments, log_max_bytes=kept or log_max_bytes, **more)
-bounds.Bounds.__init__ = make
 if kept:
     from turbod.archive import sealing
     read_back, put_away = sealing._read_back, archiver.Archiver._put_away
@@ -70,29 +61,6 @@ if any("s3://" in word for word in sys.argv):
     s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds=3.0)
 cli.main()
 """
-
-
-class Clock:
-    """A clock that goes as the real one does, and that may be put forward."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.hours = 0
-        file.write_text("0")
-
-    def now_us(self) -> int:
-        """Return the microseconds since the Unix epoch."""
-        return clock_us() + self.hours * 3_600_000_000
-
-    def advance(self) -> None:
-        """Let an hour pass."""
-        self.hours += 1
-        self.file.with_suffix(".new").write_text(str(self.hours * 3600))
-        self.file.with_suffix(".new").rename(self.file)
-
-    def program(self, *, kept_bytes: int) -> tuple[str, ...]:
-        """Return what Python runs, so that turbod goes by this clock."""
-        return ("-c", RACED, str(self.file), str(kept_bytes))
 
 
 class Race:
@@ -206,7 +174,7 @@ class Race:
 
     async def stored(self, *, seconds: float = 30.0) -> None:
         """Wait until every hour but the newest is in the archive, and all is well."""
-        hours = len({cursor_of(line) // 3_600_000_000 for line in self.lines}) - 1
+        hours = len({cursor_of(line) // HOUR_US for line in self.lines}) - 1
 
         async def are_they() -> bool:
             archiver = await self.archiver()
@@ -314,16 +282,16 @@ async def racing(
             make = {"rclone": rclone_server, "moto": moto_server}[kind]
             server = stack.enter_context(make())
         async with trio.open_nursery() as nursery:
-            proxy, place = await _archive(server, data, nursery)
-            location = {**place.options, "s3-endpoint": proxy.endpoint} if proxy else {}
+            proxy, place = await archive_place(server, data, nursery)
+            settings = {"hydration-calls-per-second": 1000, **location(proxy, place)}
             async with (
                 simulated(seed=seed, now_us=clock.now_us) as simulation,
                 serving(
                     simulation,
                     data,
-                    options={"hydration-calls-per-second": 1000, **location, **(options or {})},
+                    options={**settings, **(options or {})},
                     start=start,
-                    program=clock.program(kept_bytes=kept_bytes),
+                    program=clock.program(RACED, kept_bytes=kept_bytes),
                     expected_fault=expected_fault,
                 ) as turbod,
             ):
@@ -332,13 +300,3 @@ async def racing(
                     race.live.append(await race.follow())
                 yield race
             nursery.cancel_scope.cancel()
-
-
-async def _archive(
-    server: S3Server | None, data: Path, nursery: trio.Nursery
-) -> tuple[FaultyS3 | None, Place]:
-    if server is None:
-        return None, FolderPlace(data / "archive")
-    proxy = FaultyS3(server.port)
-    await nursery.start(proxy.run)
-    return proxy, BucketPlace(server, server.bucket())

@@ -19,7 +19,8 @@ import trio
 import zstandard
 from websockets.frames import Frame, Opcode
 
-from tests.acceptance.archive_places import BucketPlace, FolderPlace, Place
+from tests.acceptance.archive_clock import HOUR_US, Clock, archive_place, location
+from tests.acceptance.archive_places import Place
 from tests.acceptance.archive_plain import take_apart
 from tests.acceptance.follower import MAX_MESSAGE_BYTES, Follower, Wish, cursor_of
 from tests.acceptance.plain_scan import differences, events_of, is_wanted, logged, sent
@@ -28,42 +29,31 @@ from tests.acceptance.restless import Restless
 from tests.acceptance.settling import until
 from tests.archive.faulty_s3 import FaultyS3
 from tests.archive.s3_servers import rclone_server
-from turbod.simulation.jetstream_host import clock_us
 from turbod.simulation.world import Simulation, simulated
 
 Kind = Literal["folder", "rclone"]
 
-HOUR_US = 3_600_000_000
 BURST = 60
 FRAME_BYTES = 64 * 1024  # some 20 records
 ANSWER_SECONDS = 3.0
 SLOP_US = 5_000_000  # between reading the cursor and the first message
-# `turbod` with a clock that is off by the seconds in a file, which looks every half second whether
-# an hour ended quietly, makes small frames, keeps fewer bytes of hours on its disk and in memory
-# than can be set, and does not wait long for an answer of its store.
-PROGRAM = """
-import pathlib, sys, time
-from turbod import cli, daemon
-from turbod.archive.upload import archiver, bounds
+# It looks every half second whether an hour ended quietly, makes small frames, keeps fewer bytes of
+# them in memory than can be set, and does not wait long for an answer of its store.
+PROGRAM = f"""
+from turbod.archive.upload import archiver
 from turbod.archive.reading import history
 from turbod.archive import sealer, sealing
-clock, kept, frame = pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1)), int(sys.argv.pop(1))
-daemon.now_us = lambda: time.time_ns() // 1000 + int(clock.read_text()) * 1_000_000
 sealer.CHECK_SECONDS = 0.5
-sealing.seal.__kwdefaults__["frame_bytes"] = frame
-made = bounds.Bounds.__init__
-def make(self, *arguments, log_max_bytes, **more):
-    made(self, *arguments, log_max_bytes=kept, **more)
-bounds.Bounds.__init__ = make
+sealing.seal.__kwdefaults__["frame_bytes"] = {FRAME_BYTES}
 kept_in_memory = history.History.__init__
 def remember_less(self, *arguments, read_ahead_bytes, **more):
-    kept_in_memory(self, *arguments, read_ahead_bytes=4 * frame, **more)
+    kept_in_memory(self, *arguments, read_ahead_bytes={4 * FRAME_BYTES}, **more)
 history.History.__init__ = remember_less
 archiver.RELIST_SECONDS = 1.0
 history.LONGEST_RETRY_SECONDS = 2.0
 if any("s3://" in word for word in sys.argv):
     from turbod.archive.stores import s3
-    s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds=%r)
+    s3.S3Store.__init__.__kwdefaults__.update(connect_seconds=2.0, answer_seconds={ANSWER_SECONDS})
 cli.main()
 """
 
@@ -87,25 +77,6 @@ class Asked:
         if self.ago:
             return now - self.ago - SLOP_US, now - self.ago
         return self.position, self.position
-
-
-class Clock:
-    """A clock that goes as the real one does, and that may be put forward."""
-
-    def __init__(self, file: Path) -> None:
-        self.hours = 0
-        self._file = file
-        file.write_text("0")
-
-    def now_us(self) -> int:
-        """Return the microseconds since the Unix epoch."""
-        return clock_us() + self.hours * HOUR_US
-
-    def advance(self, hours: int = 1) -> None:
-        """Let hours pass."""
-        self.hours += hours
-        self._file.with_suffix(".new").write_text(str(self.hours * 3600))
-        self._file.with_suffix(".new").rename(self._file)
 
 
 class Seeker(Restless):
@@ -348,32 +319,18 @@ async def seams(
         expected_fault: a line of the log that would otherwise fail the test.
     """
     data, clock = folder / "data", Clock(folder / "clock")
-    program = PROGRAM % ANSWER_SECONDS
     with ExitStack() as stack:
         server = stack.enter_context(rclone_server()) if kind == "rclone" else None
         async with trio.open_nursery() as nursery:
-            proxy: FaultyS3 | None = None
-            place: Place = FolderPlace(data / "archive")
+            proxy, place = await archive_place(server, data, nursery)
             settings = {"hydration-calls-per-second": 1000, "log-memory-bytes": 2**20}
-            location: Mapping[str, object] = {}
-            if server is not None:
-                proxy = FaultyS3(server.port)
-                await nursery.start(proxy.run)
-                place = BucketPlace(server, server.bucket())
-                location = {**place.options, "s3-endpoint": proxy.endpoint}
             async with (
                 simulated(seed=seed, now_us=clock.now_us) as simulation,
                 serving(
                     simulation,
                     data,
-                    options={**settings, **location, **(options or {})},
-                    program=(
-                        "-c",
-                        program,
-                        str(folder / "clock"),
-                        str(kept_bytes),
-                        f"{FRAME_BYTES}",
-                    ),
+                    options={**settings, **location(proxy, place), **(options or {})},
+                    program=clock.program(PROGRAM, kept_bytes=kept_bytes),
                     expected_fault=expected_fault,
                 ) as turbod,
             ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.archive_faults import Kind, Race, racing, stored_lines
+from tests.acceptance.archive_faults import RACED, Kind, Race, racing, stored_lines
 from tests.acceptance.follower import cursor_of
 from tests.acceptance.plain_scan import (
     decompressed,
@@ -36,7 +36,7 @@ async def second(race: Race, data: Path, *, start: bool = True) -> AsyncIterator
         data,
         options=options,
         start=start,
-        program=race.clock.program(kept_bytes=0),
+        program=race.clock.program(RACED, kept_bytes=0),
     ) as turbod:
         yield turbod
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
@@ -12,9 +12,8 @@ from turbod.archive.catalogue import Held
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.index import Index
 from turbod.archive.format.names import Name
-from turbod.archive.stores.hours_page import HourDetails, ListedHour
+from turbod.archive.stores.hours_page import ListedHour, listed_hour, with_details
 from turbod.archive.stores.store import NotThere, StoreFault
-from turbod.cursor import hour_name
 
 ARCHIVE: Final = "/archive"
 INDEX_SECONDS: Final = 60.0
@@ -51,11 +50,11 @@ class Entries:
             with trio.fail_after(INDEX_SECONDS):
                 index = await self._summary(held)
         except (Damaged, NotThere):
-            found[held.name] = _raw(ListedHour(**_what_its_name_tells(held), damaged=True))
+            found[held.name] = _raw(msgspec.structs.replace(_told_by_name(held), damaged=True))
         except (StoreFault, trio.TooSlowError):
             pass  # it is not among what was found
         else:
-            found[held.name] = entry = _raw(_details(held, index))
+            found[held.name] = entry = _raw(with_details(_told_by_name(held), index))
             self._keep(held.name, entry)
 
     def _keep(self, name: Name, entry: msgspec.Raw) -> None:
@@ -66,27 +65,8 @@ class Entries:
             self._bytes -= len(oldest)
 
 
-def _what_its_name_tells(held: Held) -> dict[str, Any]:
-    return {
-        "name": held.name.key,
-        "hour": hour_name(held.name.hour),
-        "first": held.name.first,
-        "last": held.name.last,
-        "size": held.size,
-        "url": f"{ARCHIVE}/{held.name.key}",
-    }
-
-
-def _details(held: Held, index: Index) -> HourDetails:
-    return HourDetails(
-        **_what_its_name_tells(held),
-        previous=index.previous,
-        records=index.records,
-        raw_bytes=index.raw_bytes,
-        sha256=index.sha256,
-        collections=index.collections,
-        gaps=index.gaps,
-    )
+def _told_by_name(held: Held) -> ListedHour:
+    return listed_hour(held.name, held.size, below=ARCHIVE)
 
 
 def _raw(hour: ListedHour) -> msgspec.Raw:

@@ -3,8 +3,9 @@
 import argparse
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,8 @@ from turbod.archive.format.names import IDENTITY_KEY, parse_key
 from turbod.archive.stores.store import DEFAULT_FOLDER, Source, StoreFault, open_store
 from turbod.archive.stores.web import WebSource
 from turbod.config import ConfigError
-from turbod.event import KINDS, OPERATIONS, valid_did, valid_nsid
-from turbod.filter import Filter
+from turbod.event import KINDS, OPERATIONS
+from turbod.filter import Filter, InvalidRequest, read_collections, read_dids, read_words
 
 MAX_DIDS: Final = 1_000_000
 MAX_DIDS_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -118,23 +119,20 @@ def read_filter(options: argparse.Namespace) -> Filter:
     Raises:
         ConfigError: some of it is not what it must be.
     """
-    collections = options.collections
-    for name in collections:
-        # A prefix is one where something of two more segments would be an NSID.
-        if not valid_nsid(name[:-1] + "a.a" if name.endswith(".*") else name):
-            raise ConfigError(
-                f"--collections {name!r}: neither an NSID such as app.bsky.feed.post "
-                "nor a prefix such as app.bsky.feed.*"
-            )
     from_file = _lines(options.dids_file) if options.dids_file else []
-    return Filter(
-        collections=frozenset(name for name in collections if not name.endswith(".*")),
-        prefixes=tuple(sorted({name[:-1] for name in collections if name.endswith(".*")})),
-        dids=_dids("--dids", options.dids) | _dids(f"--dids-file {options.dids_file}:", from_file),
-        about=_dids("--about-dids", options.about_dids),
-        kinds=_words("--kinds", options.kinds, KINDS),
-        operations=_words("--operations", options.operations, OPERATIONS),
-    )
+    read = partial(read_dids, most=MAX_DIDS)
+    try:
+        collections, prefixes = read_collections("--collections", options.collections)
+        return Filter(
+            collections=collections,
+            prefixes=prefixes,
+            dids=read("--dids", options.dids) | read(f"--dids-file {options.dids_file}", from_file),
+            about=read("--about-dids", options.about_dids),
+            kinds=read_words("--kinds", options.kinds, KINDS),
+            operations=read_words("--operations", options.operations, OPERATIONS),
+        )
+    except InvalidRequest as error:
+        raise ConfigError(str(error)) from None
 
 
 def _open_store(options: argparse.Namespace) -> Source:
@@ -196,21 +194,3 @@ def _lines(file: str) -> list[str]:
     if not found:
         raise ConfigError(f"--dids-file {file}: no DID in it")
     return found
-
-
-def _dids(name: str, given: Sequence[str]) -> frozenset[str]:
-    if len(given) > MAX_DIDS:
-        raise ConfigError(f"{name} has {len(given)} DIDs; {MAX_DIDS} are allowed")
-    for did in given:
-        if not valid_did(did):
-            raise ConfigError(f"{name} {did[:100]!r}: not a DID such as did:plc:...")
-    return frozenset(given)
-
-
-def _words(name: str, given: Sequence[str], allowed: Collection[str]) -> frozenset[str]:
-    for word in given:
-        if word not in allowed:
-            raise ConfigError(f"{name} {word!r}: expected {', '.join(sorted(allowed))}")
-    # All of them leave nothing out, as none does.
-    chosen = frozenset(given)
-    return frozenset() if chosen == set(allowed) else chosen

@@ -13,10 +13,14 @@ from turbod.archive.bulk.parts import Stop, stops
 from turbod.archive.bulk.patience import again
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.loading import load_index
-from turbod.archive.stores.hours_page import HourDetails, ListedHour
+from turbod.archive.stores.hours_page import (
+    HourDetails,
+    ListedHour,
+    listed_hour,
+    with_details,
+)
 from turbod.archive.stores.store import NotThere, Source
 from turbod.archive.stores.web import WebSource
-from turbod.cursor import hour_name
 
 _HELP = """\
 What an archive holds, hour by hour, from its listing and the objects' indexes. An hour in which
@@ -99,27 +103,11 @@ async def _hour(source: Source, stop: Stop) -> ListedHour:
     if isinstance(source, WebSource) and (known := source.details(name.key)) is not None:
         return known
     index = await again(partial(load_index, source, name.key, size, name))
-    return HourDetails(
-        **msgspec.structs.asdict(_listed(source, stop)),
-        previous=index.previous,
-        records=index.records,
-        raw_bytes=index.raw_bytes,
-        sha256=index.sha256,
-        collections=index.collections,
-        gaps=index.gaps,
-    )
+    return with_details(_listed(source, stop), index)
 
 
 def _listed(source: Source, stop: Stop) -> ListedHour:
-    name = stop.name
-    return ListedHour(
-        name=name.key,
-        hour=hour_name(name.first),
-        first=name.first,
-        last=name.last,
-        size=stop.held.size,
-        url=f"{source.url}/{name.key}",
-    )
+    return listed_hour(stop.name, stop.held.size, below=source.url)
 
 
 def _print_json(row: Row) -> None:

@@ -4,8 +4,9 @@ from typing import Final
 
 import msgspec
 
-from turbod.archive.format.index import FORMAT
+from turbod.archive.format.index import FORMAT, Index
 from turbod.archive.format.names import Name, parse_key
+from turbod.cursor import hour_name
 from turbod.eventlog.chunk import Gap
 
 MAX_HOURS: Final = 1000  # on one page
@@ -54,6 +55,31 @@ class HourDetails(ListedHour, frozen=True, kw_only=True, rename="camel"):
     sha256: str
     collections: dict[str, int]
     gaps: list[Gap]
+
+
+def listed_hour(name: Name, size: int, *, below: str) -> ListedHour:
+    """Return what an object's name tells; its URL begins with `below`."""
+    return ListedHour(
+        name=name.key,
+        hour=hour_name(name.hour),
+        first=name.first,
+        last=name.last,
+        size=size,
+        url=f"{below}/{name.key}",
+    )
+
+
+def with_details(hour: ListedHour, index: Index) -> HourDetails:
+    """Return what its index tells as well."""
+    return HourDetails(
+        **msgspec.structs.asdict(hour),
+        previous=index.previous,
+        records=index.records,
+        raw_bytes=index.raw_bytes,
+        sha256=index.sha256,
+        collections=index.collections,
+        gaps=index.gaps,
+    )
 
 
 class HoursPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
