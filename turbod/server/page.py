@@ -1,13 +1,13 @@
-"""The first page: one file, filled with the host it was asked on, and its security policy. Pure."""
+"""The page: one answer, put together of its parts, filled with the host it was asked on. Pure."""
 
 import base64
 import hashlib
 import html
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Final
 
-_INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
+SCRIPTS: Final = ("base", "status", "plots", "calendar", "posts", "subscribe", "start")
 
 
 class Page:
@@ -18,21 +18,26 @@ class Page:
     """
 
     def __init__(self, collections: Sequence[str]) -> None:
-        text = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+        style = _read("page.css")
+        script = '"use strict";\n' + "".join(_read(f"{name}.js") for name in SCRIPTS)
+        text = _read("page.html").replace("{{style}}", style).replace("{{script}}", script)
         self._text = text.replace("{{collections}}", html.escape(", ".join(collections)))
-        self.headers = _headers(text)
+        self.headers = _headers(style, script)
 
     def render(self, host: str) -> bytes:
         """Return the page as bytes, with `host` where it tells how to connect."""
-        return self._text.replace("{{host}}", html.escape(host or "localhost")).encode("utf-8")
+        return self._text.replace("{{host}}", html.escape(host or "localhost")).encode()
 
 
-def _headers(text: str) -> Mapping[str, str]:
-    hashes = {kind: _hash(content) for kind, content in _INLINE.findall(text)}
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath("web", name).read_text("utf-8")
+
+
+def _headers(style: str, script: str) -> Mapping[str, str]:
     policy = (
         "default-src 'none'",
-        f"style-src {hashes['style']}",
-        f"script-src {hashes['script']}",
+        f"style-src {_hash(style)}",
+        f"script-src {_hash(script)}",
         "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",

@@ -1,0 +1,7 @@
+// Everything is there: begin.
+makePlots();
+showCommand();
+showCalendar();
+look();
+lookBack();
+lookAtHours();
