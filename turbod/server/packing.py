@@ -186,7 +186,7 @@ class Packer:
 
     def _build(self, chunk: Chunk, view: View) -> Frames | None:
         if self._is_whole_array(chunk, view):
-            return join([view.frame(chunk.array)], last=chunk.last, records=len(chunk))
+            return view.framed(Piece([chunk.array], chunk.last, len(chunk)))
         selected = select(chunk, chunk.after, view.interest, self.withhold)
         cut = list(frames.runs(selected, batch=view.batch))
         if not cut:
