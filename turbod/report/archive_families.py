@@ -14,12 +14,15 @@ from turbod.report.families import counter, gauge, gauges, histogram, states
 HOUR_SECONDS: Final = 3600
 
 
-def archive_families(archive: ArchiveStatistics, now_us: int) -> Iterator[Metric]:
-    """Yield them all."""
+def archive_families(
+    archive: ArchiveStatistics, *, now_us: int, drops_oldest: bool
+) -> Iterator[Metric]:
+    """Yield them all; an archive that drops its oldest hours is never full."""
     yield states("turbod_archive_state", "state", get_args(State), {(): archive.archiver.state})
     yield gauge("turbod_archive_floor", "Everything above it is retained.", archive.floor)
     yield from _place_families(archive)
     yield from _waiting_families(archive.archiver, now_us)
+    yield _room_family(archive.archiver, drops_oldest=drops_oldest)
     yield from _work_families(archive)
     yield from _history_families(archive)
 
@@ -45,12 +48,18 @@ def _waiting_families(archiver: ArchiverStatistics, now_us: int) -> Iterator[Met
     oldest = archiver.oldest_waiting
     age = (now_us - oldest) / SECOND_US if oldest else 0.0
     yield gauge("turbod_archive_oldest_waiting_seconds", "Age of the oldest not verified.", age)
-    left = {"archive": archiver.hours_left, "disk": archiver.disk_hours_left}
-    seconds = {what: hours and hours * HOUR_SECONDS for what, hours in left.items()}
-    text = "Until it is full, at the last day's rate."
-    yield gauges("turbod_archive_room_seconds", text, "what", seconds)
     text = "What is free on the data folder's disk."
     yield gauge("turbod_disk_free_bytes", text, archiver.disk_free_bytes)
+
+
+def _room_family(archiver: ArchiverStatistics, *, drops_oldest: bool) -> Metric:
+    hours = {
+        "archive": None if drops_oldest else archiver.hours_left,
+        "disk": archiver.disk_hours_left,
+    }
+    seconds = {what: left and left * HOUR_SECONDS for what, left in hours.items()}
+    text = "Until it is full, at the last day's rate."
+    return gauges("turbod_archive_room_seconds", text, "what", seconds)
 
 
 def _work_families(archive: ArchiveStatistics) -> Iterator[Metric]:

@@ -47,7 +47,8 @@ def _families(seen: Snapshot) -> Iterator[Metric]:
         yield from log_families(seen.log)
         yield gauge("turbod_log_fault", "1 while it cannot write.", _flag(seen.log_fault))
     if seen.archive is not None:
-        yield from archive_families(seen.archive, seen.now_us)
+        drops_oldest = seen.settings.archive.when_full == "drop_oldest"
+        yield from archive_families(seen.archive, now_us=seen.now_us, drops_oldest=drops_oldest)
     yield from server_families(seen.server)
     yield from bound_families(seen, used)
 

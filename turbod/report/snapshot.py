@@ -50,6 +50,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def behind_upstream_seconds(self) -> float | None:
-        """How far the newest record is behind the newest event of any host; None before both."""
+        """How far the newest record is behind the newest event of any host; None before both.
+
+        Nothing where all that was taken is on disk: the newest event is not for the log then.
+        """
         ours, theirs = self.lag_seconds, self.upstream_lag_seconds
-        return None if ours is None or theirs is None else max(ours - theirs, 0.0)
+        if self.log is None or ours is None or theirs is None:
+            return None
+        is_under_way = self.hydration.waiting_events or self.log.queued_records
+        return max(ours - theirs, 0.0) if is_under_way else 0.0
