@@ -1,5 +1,6 @@
 """The command `turbod check`, in a process of its own, beside a running turbod and without one."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -154,3 +155,22 @@ async def test_all_looks_are_at_once_each_has_its_time_and_they_are_told_in_orde
     assert [each.check for each in told] == ["slow", "hangs", "quick", "quick"]
     assert told[1].mark == "fault"
     assert autojump_clock.current_time() < command.LIMIT_SECONDS + 1
+
+
+async def test_what_is_not_for_this_user_to_see_is_a_fault_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    """As an ordinary user's look at the data of an installed turbod."""
+
+    async def forbidden(_: Settings) -> list[Finding]:
+        await trio.lowlevel.checkpoint()
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    async def after(_: Settings) -> list[Finding]:
+        await trio.lowlevel.checkpoint()
+        return [ok("after", "")]
+
+    told: list[Finding] = []
+    await look_at_all(Settings(), told.append, (Look("forbidden", forbidden), Look("after", after)))
+    assert [(each.check, each.mark) for each in told] == [("forbidden", "fault"), ("after", "ok")]
+    assert told[0].found == f"{tmp_path}: Permission denied"

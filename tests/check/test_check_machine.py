@@ -15,6 +15,7 @@ from tests.acceptance.process import free_port
 from tests.archive.scripted_s3 import answer, scripted_s3
 from turbod import data_folder
 from turbod.check import data, disk, files, limits, port, trial
+from turbod.check.command import LOOKS, look_at_all
 from turbod.check.finding import Finding, summary
 from turbod.check.local_verdicts import (
     DataSeen,
@@ -421,3 +422,16 @@ def test_the_last_line_counts() -> None:
     marks = [Finding("a", "ok", ""), Finding("b", "warning", ""), Finding("c", "fault", "")]
     assert summary(marks) == "turbod serve would not work: 1 fault, 1 warning"
     assert summary(marks[:2]) == "turbod serve would work: 0 faults, 1 warning"
+
+
+async def test_the_whole_check_goes_on_where_nothing_may_be_seen(nobodys: Path) -> None:
+    """As where an ordinary user looks at the data of an installed turbod."""
+    os.setresuid(0, 0, 0)
+    (nobodys / "data" / "live").mkdir(parents=True)
+    (nobodys / "data").chmod(0o700)
+    os.setresuid(NOBODY, NOBODY, 0)
+    settings = Settings(data=str(nobodys / "data"), listen="127.0.0.1:0")
+    told: list[Finding] = []
+    looks = [each for each in LOOKS if each.name in {"data", "disk", "port", "archive"}]
+    await look_at_all(settings, told.append, looks)
+    assert [each.mark for each in told if each.check != "port"] == ["fault"] * 3

@@ -101,7 +101,11 @@ class _Begun:
 
     async def run(self, settings: Settings) -> None:
         with trio.move_on_after(LIMIT_SECONDS) as scope:
-            self.findings = await self._look.see(settings)
+            try:
+                self.findings = await self._look.see(settings)
+            except OSError as error:  # whose files these are is not known
+                found = f"{error.filename or 'the system'}: {error.strerror or error}"
+                self.findings = [fault(self._look.name, found, "check as the user who runs turbod")]
         if scope.cancelled_caught:
             found = f"nothing found out within {LIMIT_SECONDS:g} s"
             self.findings = [fault(self._look.name, found, "a disk or a server hangs")]
