@@ -56,7 +56,7 @@ STARTED: Final = {
     ): "waits for room as long as somebody asks, then beats as `_fetch`",
     ("archive/sealer.py", "self._end_quiet_hours"): "archive/sealer.py _end_quiet_hours",
     ("archive/upload/archiver.py", "self._space.run"): "archive/upload/space.py run",
-    ("daemon.py", "exclusion.watch"): "exclusion.py watch",
+    ("daemon.py", "self._list.run"): "exclusion.py run",
     ("daemon.py", "self._read_upstream"): "upstream/upstream.py run",
     ("daemon.py", "self._save_regularly"): "daemon.py _save_regularly",
     (

@@ -57,6 +57,8 @@ class Daemon:
         self._settings = settings
         self.heartbeats = heartbeat.Heartbeats()
         self._exclusion = exclusion.Exclusion()
+        self._reading = trio.CapacityLimiter(1)  # of settings: what hangs takes no other's thread
+        self._list = exclusion.Watch(lambda: settings.exclude, self._reading)
         listed = _read_exclusions(settings.exclude)
         allowed = tokens.read(settings, os.environ)
         self.database = _open_database(data / "cache.sqlite", settings)
@@ -102,7 +104,6 @@ class Daemon:
         self.cache_fault: str | None = None
         self._unsaved = Changes()
         self._saving = trio.Lock()
-        self._reading = trio.CapacityLimiter(1)  # of settings: what hangs takes no other's thread
         self._upstream_scope = trio.CancelScope()
         self.is_ready = trio.Event()
         self._nursery: trio.Nursery
@@ -133,12 +134,17 @@ class Daemon:
             with heartbeat.beating("start"):
                 nursery.start_soon(self._settle_exclusion)
                 await self._observe_again()
-                nursery.start_soon(exclusion.watch, lambda: self._settings.exclude, self._exclude)
+                nursery.start_soon(self._list.run, self._exclude)
                 await nursery.start(self.hydrator.run)
                 self.upstream = await self._make_upstream()
             nursery.start_soon(self._save_regularly)
             nursery.start_soon(self._read_upstream, self.upstream)
-            log.info("ready", page=_page(listeners), head=self.log.head)
+            log.info(
+                "ready",
+                page=_page(listeners),
+                head=self.log.head,
+                tokens="none" if (known := self.server.known_tokens) is None else known,
+            )
             task_status.started()
 
     async def _serve(self, listeners: Sequence[trio.SocketListener]) -> None:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 import structlog
+import trio
 
 from turbod import heartbeat
 from turbod.cursor import LIMIT
@@ -15,7 +17,11 @@ from turbod.hydration.views import Kind, read_view
 from turbod.record import NULL, Head
 
 POLL_SECONDS: Final = 2.0
+READ_SECONDS: Final = 20.0  # below the silence that is taken for a task that hangs
+MOST_TOLD: Final = 10  # of the lines that are no DIDs
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+_Version = tuple[int, int, int]
+_Seen = tuple[Path, _Version | None]
 _DID_IN_TEXT: Final = re.compile(rb"did:[a-z]+:[a-zA-Z0-9._:%-]+")
 _NULL: Final = msgspec.Raw(NULL)
 _PROFILES: Final = frozenset({"user", "subject_user"})
@@ -82,17 +88,26 @@ def read(path: Path) -> frozenset[str]:
         OSError: the file cannot be read.
         ValueError: it is too large, or no UTF-8.
     """
-    dids, ignored = parse(text_of(path))
-    for line in ignored:
-        log.warning("exclusion_line_ignored", file=str(path), line=line.number, text=line.text)
-    return dids
+    listed = parse(text_of(path))
+    for number, text in listed.first_ignored:
+        log.warning(
+            "exclusion_line_ignored", file=str(path), line=number, text=text, lines=listed.ignored
+        )
+    return listed.dids
 
 
-class Ignored(NamedTuple):
-    """A line of a list that is no DID."""
+class Listed(NamedTuple):
+    """What stands in a list.
 
-    number: int
-    text: str
+    Attributes:
+        dids: the accounts.
+        ignored: how many lines are no DID.
+        first_ignored: numbers and texts of the first of these.
+    """
+
+    dids: frozenset[str]
+    ignored: int
+    first_ignored: list[tuple[int, str]]
 
 
 def text_of(path: Path) -> str:
@@ -102,45 +117,79 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def parse(text: str) -> tuple[frozenset[str], list[Ignored]]:
-    """Return the DIDs of a list, and the lines that are none."""
-    dids, ignored = set(), []
+def parse(text: str) -> Listed:
+    """Return the DIDs of a list, and which lines are none."""
+    dids, ignored, first = set(), 0, []
     for number, line in enumerate(text.split("\n"), start=1):
         did = line.partition("#")[0].strip()
         if valid_did(did):
             dids.add(did)
         elif did:
-            ignored.append(Ignored(number, did[:100]))
-    return frozenset(dids), ignored
+            ignored += 1
+            if ignored <= MOST_TOLD:
+                first.append((number, did[:100]))
+    return Listed(frozenset(dids), ignored, first)
 
 
-async def watch(file: Callable[[], str], changed: Callable[[frozenset[str]], None]) -> None:
-    """Call `changed` with the list whenever the file becomes another, until cancelled.
+class Watch:
+    """Looks at the file of a list, as it was when this was made, for others.
 
-    `file` names it, which may change as well; "" for none. Where it cannot be read, the last list
-    holds.
+    Args:
+        file: names it, which may change as well; "" for none.
+        reading: the thread that reads it, shared with whoever reads it besides, so that an older
+            list never comes behind a newer one; what hangs there takes no other's.
     """
-    seen = _version(Path(file()))
-    with heartbeat.beating("exclusion_list"):
-        while True:
-            await heartbeat.sleep(POLL_SECONDS)
-            path = Path(file())
-            version = _version(path)
-            if version != seen:
-                seen = version
-                if file():
-                    _read_again(path, changed)
+
+    def __init__(self, file: Callable[[], str], reading: trio.CapacityLimiter) -> None:
+        self._file = file
+        self._reading = reading
+        path = Path(file())
+        self._seen = path, _version(path)
+        self._hangs = False
+
+    async def run(self, changed: Callable[[frozenset[str]], None]) -> None:
+        """Call `changed` with the list whenever the file becomes another, until cancelled.
+
+        Where it cannot be read, the last list holds.
+        """
+        with heartbeat.beating("exclusion_list"):
+            while True:
+                await heartbeat.sleep(POLL_SECONDS)
+                if path := self._file():
+                    with trio.move_on_after(READ_SECONDS) as scope:
+                        dids = await self._read_where_new(Path(path))
+                        if dids is not None and path == self._file():
+                            changed(dids)
+                    if scope.cancelled_caught and not self._hangs:
+                        _tell_unreadable(path, f"not read within {READ_SECONDS:g} s: a disk hangs")
+                    self._hangs = scope.cancelled_caught
+
+    async def _read_where_new(self, path: Path) -> frozenset[str] | None:
+        """Return the list where its file is another one than before, and can be read."""
+        read_now = partial(_read_where_new, path, self._seen)
+        self._seen, dids = await trio.to_thread.run_sync(
+            read_now, abandon_on_cancel=True, limiter=self._reading
+        )
+        return dids
 
 
-def _read_again(path: Path, changed: Callable[[frozenset[str]], None]) -> None:
+def _read_where_new(path: Path, seen: _Seen) -> tuple[_Seen, frozenset[str] | None]:
+    found = path, _version(path)
+    if found == seen:
+        return seen, None
     try:
-        changed(read(path))
+        return found, read(path)
     except (OSError, ValueError) as error:
-        todo = "correct it; until then the list read before holds"
-        log.warning("exclusion_unreadable", file=str(path), error=str(error), todo=todo)
+        _tell_unreadable(str(path), str(error))
+        return found, None
 
 
-def _version(path: Path) -> tuple[int, int, int] | None:
+def _tell_unreadable(file: str, error: str) -> None:
+    todo = "correct it; until then the list read before holds"
+    log.warning("exclusion_unreadable", file=file, error=error, todo=todo)
+
+
+def _version(path: Path) -> _Version | None:
     try:
         stat = path.stat()
     except OSError:

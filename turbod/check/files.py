@@ -41,17 +41,17 @@ async def look_at_credentials(settings: Settings) -> list[Finding]:
 
 def _list(file: str) -> Finding:
     try:
-        dids, ignored = exclusion.parse(exclusion.text_of(Path(file)))
+        listed = exclusion.parse(exclusion.text_of(Path(file)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         todo = "turbod does not start without it: mend it, or unset exclude"
         return fault("exclude", f"{file}: {reason}", todo)
-    found = f"{file}: {len(dids)} DIDs"
-    if not ignored:
+    found = f"{file}: {len(listed.dids)} DIDs"
+    if not listed.ignored:
         return ok("exclude", found)
-    lines = ", ".join(str(line.number) for line in ignored[:5])
-    todo = f"mend line {lines}{' and more' * (len(ignored) > 5)}"  # noqa: PLR2004 - as above
-    return warning("exclude", f"{found}, and {len(ignored)} lines that are none", todo)
+    first = [str(number) for number, _ in listed.first_ignored]
+    todo = f"mend line {', '.join(first)}{' and more' * (listed.ignored > len(first))}"
+    return warning("exclude", f"{found}, and {listed.ignored} lines that are none", todo)
 
 
 def _tokens(settings: Settings) -> Finding:
@@ -61,7 +61,7 @@ def _tokens(settings: Settings) -> Finding:
         return fault("tokens", str(error), "turbod does not start without them")
     if known is None:
         return ok("tokens", "none: whoever reaches the port may connect")
-    return ok("tokens", f"{file}: {len(list(known))} may connect, and nobody else")
+    return ok("tokens", f"{file}: {len(known)} may connect, and nobody else")
 
 
 def _aws(environment: Mapping[str, str]) -> list[Finding]:

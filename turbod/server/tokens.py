@@ -63,6 +63,10 @@ class Tokens:
         """Go through all entries."""
         return iter(self._by_digest.values())
 
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self._by_digest)
+
     def find(self, text: str) -> Token | None:
         """Return the entry of what a client sent; costs the same however long or nearly right."""
         return self.of(bearer.digest(text)) if bearer.is_ours(text) else None
