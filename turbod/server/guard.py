@@ -81,6 +81,11 @@ class Guard:
         """How many there were since the start."""
         return self._guesses.total
 
+    @property
+    def known_tokens(self) -> int | None:
+        """How many there are; None where nobody needs one."""
+        return None if self._tokens is None else len(self._tokens)
+
     def connections(self) -> dict[str, int]:
         """Return how many are open now, by the name of each token that there is."""
         return {

@@ -193,6 +193,11 @@ class Server:
             while self._admission.handshakes:  # noqa: ASYNC110 - a short time, once
                 await trio.sleep(AT_THE_DOOR_SECONDS / 50)
 
+    @property
+    def known_tokens(self) -> int | None:
+        """How many there are; None where nobody needs one."""
+        return self._guard.known_tokens
+
     def set_tokens(self, tokens: Tokens | None) -> None:
         """Let these hold from now on, or let everybody in.
 
