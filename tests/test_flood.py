@@ -18,9 +18,9 @@ def test_the_first_lines_pass_and_the_rest_is_one_line_with_the_fields_of_the_la
     assert passed(held, "down", 9, 0) == 9
     assert not held.due(WINDOW_SECONDS - 1)
     assert passed(held, "down", 58, 1, why="early") == 1
-    assert not held.passes("error", "down", {"why": "late"}, 59)
+    assert not held.passes("warning", "down", {"why": "late"}, 59)
     (told,) = held.due(WINDOW_SECONDS)
-    assert (told.event, told.level, told.fields) == ("down", "error", {"why": "late"})
+    assert (told.event, told.level, told.fields) == ("down", "warning", {"why": "late"})
     assert (told.lines, told.seconds) == (58, WINDOW_SECONDS)
 
 
@@ -77,3 +77,29 @@ def test_every_line_is_written_or_counted(lines: list[tuple[str, float, str | No
         written += held.passes("info", event, {"host": host}, now)
     counted += sum(summary.lines for summary in held.rest(now))
     assert written + counted == len(lines)
+
+
+def test_each_task_that_hangs_is_named() -> None:
+    """A disk that hangs stops more than ten at once."""
+    held = Flood()
+    assert sum(passed(held, "task_hangs", 1, 0, task=str(n)) for n in range(30)) == 30
+
+
+def test_an_error_is_heard_though_warnings_of_that_name_flood() -> None:
+    held = Flood()
+    passed(held, "library_says", 50, 0, library="a")
+    assert held.passes("error", "library_says", {"library": "a"}, 0)
+
+
+def test_what_logs_while_summaries_are_made_breaks_nothing() -> None:
+    """A finaliser may run anywhere, and log."""
+    held = Flood()
+
+    class Logs(float):
+        def __add__(self, other: float) -> float:
+            passed(held, f"finaliser {len(held._kinds)}", 1, 0)
+            return super().__add__(other)
+
+    for number in range(20):
+        passed(held, str(number), 20, Logs(0))
+    assert len(held.due(61)) == 20

@@ -9,9 +9,10 @@ MOST_LINES: Final = 10  # of one kind, before they are only counted
 WINDOW_SECONDS: Final = 60.0  # between two summaries of one kind
 MAX_KINDS: Final = 200  # that are told apart; all others together are one more
 
-# Two lines of one event are of one kind where these are equal: the settings bound how many there
-# are. Files, objects and accounts are told apart by none: a thousand damaged ones are a flood too.
-_TELLING_APART: Final = ("host", "library")
+# Two lines of one event and level are of one kind where these are equal: settings and code bound
+# how many there are. Files, objects and accounts are told apart by none: a thousand damaged ones
+# are a flood too.
+_TELLING_APART: Final = ("host", "library", "task")
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -49,7 +50,8 @@ class Flood:
 
     def passes(self, level: str, event: str, fields: Mapping[str, Any], now: float) -> bool:
         """Tell whether a line is to be written; a summary will tell of it where not."""
-        kind = self._kind((event, *(str(fields.get(name)) for name in _TELLING_APART)), now)
+        telling = (str(fields.get(name)) for name in _TELLING_APART)
+        kind = self._kind((event, level, *telling), now)
         if kind.left > 0:
             kind.left -= 1
             return True
@@ -59,23 +61,22 @@ class Flood:
 
     def due(self, now: float) -> list[Summary]:
         """Return the summaries of the minutes that are over."""
-        over = [
-            (key, kind) for key, kind in self._kinds.items() if now >= kind.began + WINDOW_SECONDS
-        ]
         summaries = []
-        for key, kind in over:
+        for key in list(self._kinds):  # a collector's finaliser may log while we go through them
+            kind = self._kinds.get(key)
+            if kind is None or now < kind.began + WINDOW_SECONDS:
+                continue
             if kind.lines:
                 summaries.append(_summary(kind, now))
                 kind.began, kind.left, kind.lines = now, 0, 0
             else:
-                del self._kinds[key]
+                self._kinds.pop(key, None)
         return summaries
 
     def rest(self, now: float) -> list[Summary]:
         """Return the summaries of all that was not told, and begin anew: it ends."""
-        summaries = [_summary(kind, now) for kind in self._kinds.values() if kind.lines]
-        self._kinds.clear()
-        return summaries
+        kinds, self._kinds = self._kinds, {}
+        return [_summary(kind, now) for kind in kinds.values() if kind.lines]
 
     def _kind(self, key: tuple[object, ...], now: float) -> _Kind:
         if key not in self._kinds and len(self._kinds) >= MAX_KINDS:
