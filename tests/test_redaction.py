@@ -138,7 +138,19 @@ def test_named_secrets_are_bounded_and_short_ones_hide_no_words() -> None:
 def test_no_text_from_outside_costs_more_than_a_moment(piece: str) -> None:
     began = time.process_time()
     redacted(piece * (redaction.MAX_CHARACTERS // len(piece)))
+    redacted(piece * 150 + "?" + "." * redaction.MAX_CHARACTERS)
     assert time.process_time() - began < 2  # some 50 ms; without bounds it would be minutes
+
+
+def test_of_a_text_that_is_too_long_both_ends_are_told_and_no_half_of_a_secret() -> None:
+    half = redaction.MAX_CHARACTERS // 2
+    secret = "Bearer " + "s" * 40
+    text = "begin\n" + "x" * (half + 50_000) + secret + "y" * (half - 20) + "\nend\n"
+    told = redacted(text)
+    assert told.startswith("begin\n")
+    assert told.endswith("\nend\n")
+    assert "sssss" not in told
+    assert len(told) <= redaction.MAX_CHARACTERS + 10
 
 
 def test_values_are_bounded_in_depth_and_number() -> None:

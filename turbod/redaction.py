@@ -11,7 +11,15 @@ MAX_KEPT_SECRETS: Final = 100  # the newest ones, each in two spellings
 LEAST_CHARACTERS: Final = 8  # of a kept secret: a shorter one would take ordinary words with it
 MAX_DEPTH: Final = 6
 MAX_ITEMS: Final = 50
-MAX_CHARACTERS: Final = 100_000  # that are looked through; what lies behind is not shown
+MAX_CHARACTERS: Final = 100_000  # that are looked through; what lies between is not shown
+
+
+def _without_query(url: re.Match[str]) -> str:
+    """Hide all behind the first question mark but the stops of a sentence, if there is anything."""
+    place, _, query = url[0].partition("?")
+    shown = query.rstrip(":,.;)")
+    return f"{place}?{HIDDEN}{query[len(shown) :]}" if shown else url[0]
+
 
 _VALUE: Final = r"[^&\s\"',;)]{1,5000}"
 # Quantifiers are bounded so that no text, however made, costs more than some milliseconds.
@@ -21,10 +29,7 @@ _REPLACEMENTS: Final = tuple(
         # user:password@ of any URL (RFC 3986, section 3.2.1)
         (rf"\1{HIDDEN}@", r"(\b[a-z][a-z0-9+.-]{0,20}://)[^/?#\s]{1,1000}@"),
         # queries of what is fetched: signed URLs, tokens of others
-        (
-            rf"\1?{HIDDEN}",
-            r"(\b(?:https?|wss?)://[^\s?#\"'<>]{0,1000})\?[^\s\"'<>]*[^\s\"'<>:,.;)]",
-        ),
+        (_without_query, r"\b(?:https?|wss?)://[^\s\"'<>]+"),
         # parts of a signed request, wherever they stand
         (
             rf"\1\2{HIDDEN}",
@@ -82,12 +87,23 @@ def keep_secret(secret: str) -> None:
 
 def redacted(text: str) -> str:
     """Return text with stars in place of what is secret."""
-    text = text[:MAX_CHARACTERS]
+    text = _without_middle(text)
     for secret in _kept.spellings:
         text = text.replace(secret, HIDDEN)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _without_middle(text: str) -> str:
+    """Return its ends where it is too long: a traceback's last line says most.
+
+    The second end begins with a line of its own, for half a secret could not be told.
+    """
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    half = MAX_CHARACTERS // 2
+    return f"{text[:half]} …\n{text[-half:].partition(chr(10))[2]}"
 
 
 def without_secrets(value: Any, depth: int = 0) -> Any:
