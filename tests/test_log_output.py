@@ -152,6 +152,45 @@ def test_a_reader_that_takes_nothing_holds_nobody_up_and_hears_later_what_was_lo
     assert lost + len(lines) - 2 == 2000
 
 
+LONG = """
+import os, structlog
+from turbod import log_output
+log = structlog.get_logger()
+log_output.for_command()
+for number in range(200):
+    try:
+        raise ExceptionGroup("many", [ValueError("y" * 2000) for _ in range(10)])
+    except ExceptionGroup as error:
+        log.error("long", exc_info=error)
+print("still here", flush=True)
+while not os.read(0, 1): pass
+log.info("after")
+"""
+
+
+def test_lines_longer_than_a_pipe_has_room_for_hold_nobody_up_either() -> None:
+    """The last that was begun is torn; those behind it stand on lines of their own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"still here\n"
+    some = os.read(process.stderr.fileno(), 1 << 20)
+    process.stdin.write(b"x")
+    _, rest = process.communicate(timeout=20)
+    lines = (some + rest).decode().splitlines()
+    assert all(line.startswith(("timestamp=", "level=warning event=log_lines")) for line in lines)
+    assert "event=after" in lines[-1]
+    lost = int(lines[-2].partition("event=log_lines_lost lines=")[2])
+    assert lost + len(lines) - 3 == 200
+
+
 # ---- the journal
 
 

@@ -26,6 +26,7 @@ from turbod.redaction import keep_secret, redacted, without_secrets
 __all__ = ["for_command", "for_daemon", "keep_secret", "run", "say", "set_level"]
 
 TICK_SECONDS: Final = 5.0  # between two looks for floods that are over
+PIECE_CHARACTERS: Final = 1000  # written at once: 4000 bytes at the most, and a page has 4096
 
 # Standard error may be full, closed, or without a descriptor; where there was none at the start,
 # Python has None in its place.
@@ -53,7 +54,7 @@ def say(line: str) -> None:
     """Say what keeps a command from running: a line without a time, in the journal an error."""
     is_journal = chosen("auto", sys.stderr, os.environ) == "journal"
     priority = f"<{log_lines.PRIORITIES['error']}>" * is_journal
-    _write_line(priority + log_lines.printable(redacted(line)))
+    _standard_error.write(priority + log_lines.printable(redacted(line)))
 
 
 def set_level(level: str) -> None:
@@ -177,11 +178,11 @@ class Outlet:
     def _write(self, fields: Fields) -> bool:
         """Tell whether an event was written, or cannot be by anybody."""
         if self._journal is None:
-            return _write_line(self._line(fields))
+            return _standard_error.write(self._line(fields))
         outcome = self._journal.send(log_lines.as_journal(fields))
         if outcome == "away":
             priority = log_lines.PRIORITIES[fields["level"]]
-            return _write_line(f"<{priority}>{log_lines.as_logfmt(fields)}")
+            return _standard_error.write(f"<{priority}>{log_lines.as_logfmt(fields)}")
         return outcome == "taken"
 
     def _line(self, fields: Fields) -> str:
@@ -197,22 +198,32 @@ def _loss(lines: int) -> Fields:
     return {"event": "log_lines_lost", "level": "warning", "lines": lines}
 
 
-def _write_line(line: str) -> bool:
-    """Write to standard error as it is now, for a bar on the terminal takes its place.
+class _StandardError:
+    """Standard error as it is now, for a bar on the terminal takes its place.
 
     Nobody waits for whoever reads it, or does not. On a full disk, or where it is closed, lines
     are lost for good: no reason to stop.
     """
-    with suppress(*_NO_FILE):
-        if not _has_room():
-            return False
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-    return True
+
+    def __init__(self) -> None:
+        self._is_torn = False
+
+    def write(self, line: str) -> bool:
+        """Write a line, or what there is room for; tell whether that was all."""
+        text = "\n" * self._is_torn + line + "\n"
+        with suppress(*_NO_FILE):
+            for start in range(0, len(text), PIECE_CHARACTERS):
+                if not _has_room():
+                    self._is_torn = self._is_torn or start > 0
+                    return False
+                sys.stderr.write(text[start : start + PIECE_CHARACTERS])
+                sys.stderr.flush()
+            self._is_torn = False
+        return True
 
 
 def _has_room() -> bool:
-    """Tell whether a write to standard error would not wait; a pipe has room for a page then."""
+    """Tell whether a piece could be written at once: a pipe has room for a page (pipe(7)) then."""
     try:
         descriptor = sys.stderr.fileno()
     except _NO_FILE:
@@ -235,6 +246,7 @@ def _has_colours() -> bool:
 
 _threshold = _Threshold()
 _gate = Gate()
+_standard_error = _StandardError()
 
 
 def _configure(level: str, form: Format, gates: list[Any]) -> None:

@@ -16,7 +16,7 @@ class _Libraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
-        except (TypeError, ValueError):  # its arguments do not fit
+        except (TypeError, ValueError, LookupError):  # its arguments do not fit
             text = str(record.msg)
         tell = log.error if record.levelno >= logging.ERROR else log.warning
         tell(
