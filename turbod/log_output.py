@@ -27,6 +27,7 @@ __all__ = ["for_command", "for_daemon", "keep_secret", "run", "say", "set_level"
 
 TICK_SECONDS: Final = 5.0  # between two looks for floods that are over
 PIECE_CHARACTERS: Final = 1000  # written at once: 4000 bytes at the most, and a page has 4096
+PATIENCE_SECONDS: Final = 0.5  # with whoever reads a long line
 
 # Standard error may be full, closed, or without a descriptor; where there was none at the start,
 # Python has None in its place.
@@ -209,11 +210,15 @@ class _StandardError:
         self._is_torn = False
 
     def write(self, line: str) -> bool:
-        """Write a line, or what there is room for; tell whether that was all."""
+        """Write a line, or what there is room for; tell whether that was all.
+
+        Once begun it waits a little for its reader, who may have had no turn yet.
+        """
         text = "\n" * self._is_torn + line + "\n"
+        began = time.monotonic()
         with suppress(*_NO_FILE):
             for start in range(0, len(text), PIECE_CHARACTERS):
-                if not _has_room():
+                if not _has_room(until=began + PATIENCE_SECONDS * bool(start)):
                     self._is_torn = self._is_torn or start > 0
                     return False
                 sys.stderr.write(text[start : start + PIECE_CHARACTERS])
@@ -222,15 +227,15 @@ class _StandardError:
         return True
 
 
-def _has_room() -> bool:
-    """Tell whether a piece could be written at once: a pipe has room for a page (pipe(7)) then."""
+def _has_room(*, until: float) -> bool:
+    """Tell whether a piece could be written, now or by a time: a pipe has room for a page then."""
     try:
         descriptor = sys.stderr.fileno()
     except _NO_FILE:
         return True
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))
+    return bool(poll.poll(max(0, until - time.monotonic()) * 1000))
 
 
 def _has_colours() -> bool:
