@@ -4,6 +4,7 @@
 import math
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from turbod.config import LogSettings
 from turbod.eventlog.log import EventLog
 from turbod.eventlog.writer import Writer
 from turbod.heartbeat import SILENT_SECONDS, TICK_SECONDS, Heartbeats
+from turbod.histogram import SECONDS
 
 DAY = 24 * 3600.0
 MARGIN = 2 * TICK_SECONDS
@@ -308,3 +310,21 @@ async def test_without_hearts_everything_waits_as_ever(autojump_clock: MockClock
             await trio.Event().wait()
         await heartbeat.sleep(4)
     assert trio.current_time() - begun == pytest.approx(7)
+
+
+async def test_the_loop_is_looked_at_four_times_a_second(autojump_clock: MockClock) -> None:
+    async with watching() as heartbeats:
+        await trio.sleep(100.1)
+        lag = heartbeats.statistics().loop_lag_seconds
+    assert lag.count == 400
+    assert lag.sum < 0.001
+
+
+async def test_who_blocks_the_loop_is_seen_in_its_lag() -> None:
+    async with watching() as heartbeats:
+        await trio.sleep(0.1)
+        time.sleep(0.8)  # noqa: ASYNC251 - that is what it is about
+        await trio.sleep(0.1)
+        lag = heartbeats.statistics().loop_lag_seconds
+    assert 0.5 < lag.sum < 1.5
+    assert lag.cumulative[SECONDS.index(0.5)] == lag.count - 1

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import pytest
 import trio
 from websockets.sync.client import ClientConnection, connect
 
+from tests.acceptance.archive_faults import racing
 from tests.acceptance.plain_scan import logged
 from tests.acceptance.process import Turbod, serving
 from tests.acceptance.scrape import Scrape, scrape
@@ -99,6 +101,7 @@ def check_log(seen: Scrape, turbod: Turbod, log: list[dict[str, Any]]) -> None:
     files = (turbod.data / "live").glob("*.jsonl")
     assert seen("turbod_log_disk_bytes") == sum(file.stat().st_size for file in files)
     assert 0 < seen("turbod_lag_seconds") < 60
+    assert seen("turbod_behind_upstream_seconds") == 0
 
 
 def check_clients(seen: Scrape, clients: list[Counting]) -> None:
@@ -153,3 +156,33 @@ async def test_figures_agree_with_what_the_others_count(tmp_path: Path) -> None:
         check_clients(seen, clients)
         assert seen("turbod_refused_total", error="NotFound") == 3
         assert seen("turbod_refused_total") == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_figures_of_the_archive_agree_with_its_folder(tmp_path: Path) -> None:
+    """Hours by where they are, their bytes, how often each was sealed and stored."""
+    async with racing(tmp_path) as race:
+        await race.hours(5)
+        await race.stored()
+        seen = await scrape(race.turbod)
+        data = race.turbod.data
+        objects = list((data / "archive").rglob("*.zst"))
+        here = list((data / "verified").glob("*.zst"))
+        plain = [path for path in (data / "live").glob("*.jsonl") if ".gaps" not in path.name]
+    assert len(objects) == len(here) == 4
+    for place, count in {"stored": 4, "verified": 4, "waiting": 0, "plain": 0}.items():
+        assert seen("turbod_archive_objects", place=place) == count, place
+    size = sum(path.stat().st_size for path in objects)
+    for place in ("stored", "verified"):
+        assert seen("turbod_archive_bytes", place=place) == size
+    for name in ("sealed", "uploaded"):
+        assert seen(f"turbod_archive_{name}_total") == 4
+        assert seen(f"turbod_archive_{name}_bytes_total") == size
+    assert seen("turbod_archive_seal_seconds_count") == 4
+    assert seen("turbod_archive_upload_seconds_count") == 4
+    on_disk = size + sum(path.stat().st_size for path in plain)
+    assert seen("turbod_bound_used_bytes", what="log_disk") == on_disk
+    assert seen("turbod_archive_oldest_waiting_seconds") == 0
+    assert seen("turbod_archive_state", state="ok") == 1
+    assert seen("turbod_disk_free_bytes") == pytest.approx(disk_usage(tmp_path).free, rel=0.2)
