@@ -104,6 +104,15 @@ async def test_a_version_that_suits_not_is_not_even_tried(unit: Unit, newer: str
     assert await release(unit) != first
 
 
+async def test_a_checkout_that_only_root_may_read_serves_too(unit: Unit, newer: str) -> None:
+    """As a clone under umask 077 is: the service's user reads what was installed from it."""
+    await unit.run("chmod", "-R", "go=", NEWER)
+    await unit.start()
+    await unit.run(newer)
+    assert (await release(unit)).startswith(f"{VERSION}-")
+    assert (await unit.get("/readyz"))[0] == 200
+
+
 async def release(unit: Unit) -> str:
     """Return the version that runs."""
     return (await unit.run("readlink", "/opt/turbod/current")).strip()
