@@ -62,3 +62,19 @@ async def test_tokens_may_be_a_credential(unit: Unit) -> None:
     assert (await unit.get("/records?cursor=0"))[0] == 401
     answer = await unit.get("/records?cursor=0", headers=[f"Authorization: Bearer {token}"])
     assert answer[0] == 200
+
+
+async def test_a_check_by_root_looks_as_the_service_does(unit: Unit) -> None:
+    """As its user, with its data and its credentials, while it runs and before."""
+    unit.machine.write(KEYS, keys(SECRET_KEY), mode=0o600)
+    for is_running in (False, True):
+        if is_running:
+            await unit.start()
+        said = await unit.run("/usr/local/bin/turbod", "check", check=False)
+        told = {line.split()[1]: line for line in said.splitlines()}
+        assert told["data"].startswith("ok"), said
+        assert "/var/lib/turbod: writable" in told["data"]
+        assert ("in use by a running turbod" in told["data"]) is is_running
+        assert "turbod_s3" in told["credentials"], said
+        assert "/etc/turbod/turbod.toml" in told["settings"], said
+        assert said.splitlines()[-1].startswith("turbod serve would not work"), "there is no host"
