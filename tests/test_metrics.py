@@ -40,6 +40,14 @@ def test_every_metric_stands_in_the_docs_with_its_type_and_no_other(page: str) -
     assert sorted(documented()) == sorted(said)
 
 
+def test_no_page_names_a_metric_that_is_not_there() -> None:
+    parts = {"counter": ("",), "gauge": ("",), "histogram": ("", "_bucket", "_sum", "_count")}
+    known = {name + part for name, kind in documented() for part in parts[kind]}
+    for page in ROOT.glob("docs/*.md"):
+        pattern = r"`(turbod_[a-z_]+_(?:total|bytes|seconds|items|state|left|hours|fault))\b"
+        assert not set(re.findall(pattern, page.read_text())) - known, page
+
+
 def test_prometheus_parses_it(page: str) -> None:
     families = list(text_string_to_metric_families(page))
     assert len(families) == len(documented())
