@@ -14,9 +14,12 @@ _ARCHIVE: Final = {
 }
 
 
-def faults(seen: Snapshot) -> dict[str, str]:
-    """Return what is wrong now: which, and its words."""
-    return dict(_faults(seen))
+def faults(seen: Snapshot, before: Snapshot) -> dict[str, str]:
+    """Return what is wrong now, or has been since an earlier look: which, and its words."""
+    found = dict(_faults(seen))
+    if seen.hydration.unresolved > before.hydration.unresolved:
+        found["unresolved"] = "Events lack views for which the AppView could not be asked in time"
+    return found
 
 
 def moments(seen: Snapshot, before: Snapshot) -> dict[str, str]:
@@ -54,8 +57,6 @@ def _archive_faults(archive: ArchiveStatistics) -> Iterator[tuple[str, str]]:
 def _moments(seen: Snapshot, before: Snapshot) -> Iterator[tuple[str, str]]:
     if gaps := _gaps(seen) - _gaps(before):
         yield "gap", f"{_counted(gaps, 'gap')} in the stream: no host had what came in between"
-    if views := seen.hydration.unresolved - before.hydration.unresolved:
-        yield "unresolved", f"{_counted(views, 'view')} could not be had in time and left out"
     if seen.archive and before.archive:
         damaged = seen.archive.history.damaged - before.archive.history.damaged
         if damaged > 0:

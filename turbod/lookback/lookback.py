@@ -98,7 +98,7 @@ class Lookback:
             self._samples.add(seen, before)
             for what, words in moments(seen, before).items():
                 self._incidents.happened(what, words, now_us=seen.now_us)
-        self._incidents.look(faults(seen), now_us=seen.now_us)
+        self._incidents.look(faults(seen, before or seen), now_us=seen.now_us)
         self._before, self._all = seen, None
 
     def _told(self, after: int) -> bytes:

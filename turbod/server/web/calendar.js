@@ -21,9 +21,11 @@ function showCalendar() {
     cell.scope = "col";
     return cell;
   }));
-  const body = Array.from({ length: days }, (_, ago) => {
-    const date = new Date(now - ago * 24 * HOUR).toISOString().slice(0, 10), row = make("th", "", new Date(date + "T00:00Z")
-      .toLocaleDateString("en", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" }).replace(",", "").slice(0, 10));
+  const reach = (now - Date.parse(oldest + ":00Z")) / (24 * HOUR) + 2;  // a server that began just now has no weeks to show
+  const body = Array.from({ length: Math.max(7, Math.min(days, Math.floor(reach) || 0)) }, (_, ago) => {
+    const date = new Date(now - ago * 24 * HOUR).toISOString().slice(0, 10), named = { timeZone: "UTC" };
+    const row = make("th", "", make("span", "weekday", new Date(date + "T00:00Z").toLocaleDateString("en", { ...named, weekday: "short" }) + " "),
+      new Date(date + "T00:00Z").toLocaleDateString("en", { ...named, day: "numeric", month: "short" }));
     row.scope = "row";
     return make("tr", "", row, ...Array.from({ length: 24 }, (_, at) => cell(date + "T" + two(at), byName, oldest, now)));
   });
@@ -61,11 +63,11 @@ function showLegend(byName) {
 function showArchiveWords() {
   const archive = object(seen.archive), archiver = object(archive.archiver), local = object(archive.local);
   if (!seen.archive) return;
-  const waits = archiver.hours_waiting && archiver.oldest_waiting ? counted(archiver.hours_waiting, "hour") + " wait, the oldest since " +
+  const waits = archiver.hours_waiting && archiver.oldest_waiting ? counted(archiver.hours_waiting, "hour") + (archiver.hours_waiting === 1 ? " waits, since " : " wait, the oldest since ") +
     span((seen.now - archiver.oldest_waiting) / 1e6) : "none wait";
   el("archive-words").textContent = "In the archive: " + counted(archiver.stored_hours, "hour") + ", " + bytes(archiver.stored_bytes) + ". On this disk: " +
     counted((local.sealed || 0) + (local.verified || 0), "sealed hour") + ", " + bytes((local.sealed_bytes || 0) + (local.verified_bytes || 0)) + "; " + waits + "." +
-    (archiver.hours_left == null ? "" : " There is room for " + span(archiver.hours_left * 3600) + " more.");
+    (archiver.hours_left == null ? "" : " There is room for " + (archiver.hours_left > 3 * 8766 ? "more than three years" : span(archiver.hours_left * 3600)) + ".");
 }
 el("calendar").addEventListener("pointerover", event => {
   const cell = event.target.closest("td");

@@ -1,7 +1,7 @@
 // The last hours: samples that the server took, drawn small.
 const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"]];
 const WIDTH = 600, HEIGHT = 150, BINS = 300, KEPT = 2200;
-let past = { seconds: [], figures: {}, hosts: {}, incidents: [] }, step = 10, spanSeconds = 3600, pointed = null, shownSeconds = 3600;
+let past = { seconds: [], figures: {}, hosts: {}, incidents: [] }, step = 10, spanSeconds = 21600, pointed = null, shownSeconds = 3600;
 
 // What each plot shows. `lines` are drawn over one another, `stack` on top of one another.
 const PLOTS = [
@@ -44,7 +44,7 @@ function runs(values) {
   return found;
 }
 function niceTop(most, isWhole) {
-  if (!(most > 0)) return 1;
+  if (!(most > 0)) return isWhole ? 2 : 1;
   const power = 10 ** Math.floor(Math.log10(most));
   const top = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map(n => n * power).find(n => n >= most * 1.05) || 15 * power;
   return isWhole ? Math.max(2, top) : top;
@@ -63,6 +63,7 @@ function paint(plot, times, columns, from, to) {
     }
   drawn.map((values, at) => [values, at]).reverse().forEach(([values, at]) => {
     const colour = plot.lines[at][3] ?? at + 1;
+    if (colour === 4 && !values.some(v => v)) return;  // no red line where there is no trouble
     for (const run of runs(values)) {
       const path = run.map(([bin, v], i) => (i ? "L" : "M") + x(bin) + " " + y(v)).join("");
       if (plot.stack || (plot.area && !at))

@@ -109,7 +109,7 @@ function body(event, views) {
 }
 function card(received) {
   const event = object(received.message), views = object(received.hydrated_metadata), person = object(views.user), did = text(received.did);
-  const followers = Number.isFinite(person.followersCount) ? counted(person.followersCount, "follower") : "";
+  const followers = person.followersCount > 0 && Number.isFinite(person.followersCount) ? counted(person.followersCount, "follower") : "";
   const mentioned = Object.values(object(views.mentions)).filter(Boolean).slice(0, 3).map(each => nameOf(object(each)));
   const foot = make("p", "foot", followers, mentioned.length ? make("span", "", "mentions ", ...mentioned.flatMap((name, i) => [i ? ", " : "", isolated(name)])) : null,
     list(views.unresolved).length ? make("span", "", counted(views.unresolved.length, "view") + " not had in time") : null);
@@ -137,7 +137,7 @@ function bringOne() {
   }
   if (!waiting.length) return;
   const isFirst = !el("posts").querySelector("li:not(.empty)");
-  for (let left = isFirst ? 12 : 1; left && waiting.length; left--) put(waiting.shift());
+  for (let left = isFirst ? QUEUED : Math.ceil(waiting.length / 8); left && waiting.length; left--) put(waiting.shift());
   if (socket && socket.readyState === 1) el("feed-state").textContent = feedWords();
 }
 setInterval(bringOne, PACE_MS);

@@ -2,7 +2,7 @@
 const STATES = { live: ["live", "good"], catching_up: ["catching up", "warn"], stalled: ["stalled", "bad"] };
 function pill(words, kind) { el("state").textContent = words; el("state").className = "pill " + kind; }
 
-let seen = {}, seenBefore = null;
+let seen = {}, seenBefore = null, isKnown = false;
 function perSecond(...path) {
   const read = from => path.reduce((value, key) => object(value)[key], from) || 0;
   return seenBefore && seen.now > seenBefore.now ?
@@ -18,7 +18,7 @@ function faultsNow() {
     object(seen.cache).fault && "The cache cannot be saved: " + seen.cache.fault,
     object(archive.sealer).fault && "Finished hours cannot be sealed: " + archive.sealer.fault,
     archiver.state && archiver.state !== "ok" &&
-      "The archive is " + archiver.state + ", " + counted(archiver.hours_waiting, "hour") + " wait: " + (archiver.fault || ""),
+      "The archive is " + archiver.state + ", " + counted(archiver.hours_waiting, "hour") + (archiver.hours_waiting === 1 ? " waits: " : " wait: ") + (archiver.fault || ""),
   ].filter(Boolean);
 }
 
@@ -59,7 +59,7 @@ function showSubscribers() {
   rows("server", [
     ["connected", counted(server.subscribers, "subscriber") + " of " + counted(server.connections, "connection")],
     ["behind the newest event", !server.subscribers ? "–" : server.farthest_behind_seconds < 1 ? "none is behind" :
-      "half " + span(behind.p50) + ", the last " + span(server.farthest_behind_seconds)],
+      "half " + span(Math.min(behind.p50, server.farthest_behind_seconds)) + ", the last " + span(server.farthest_behind_seconds)],
     ["from disk to subscriber", delivery.count ? "half " + span(delivery.p50) + ", 99 of 100 " + span(delivery.p99) : "–"],
     ["sent a second", short(perSecond("server", "records")) + " events, " + bytes(perSecond("server", "bytes"))],
     ["sent since the start", short(server.records) + " events, " + bytes(server.bytes)],
@@ -80,6 +80,7 @@ function showCounts() {
 function show(told) {
   seenBefore = seen.now ? seen : null;
   seen = told;
+  isKnown = true;
   const cache = object(told.cache), found = (cache.hits_memory || 0) + (cache.hits_disk || 0), faults = faultsNow();
   pill(...(STATES[told.upstream] || [String(told.upstream || "not known"), "warn"]));
   document.title = (faults.length ? "⚠ " : "") + "turbod · " + (STATES[told.upstream] || [""])[0];
@@ -100,8 +101,10 @@ function show(told) {
 let timer = 0;
 async function look() {
   try {
+    const isFirst = !isKnown;
     show(await (await ask("/status")).json());
     el("ask").hidden = true;
+    if (isFirst && !socket) subscribe();
   } catch (error) {
     seen = {};
     const needsToken = error.status === 401 || (error.status === 429 && error.hadToken);

@@ -3,7 +3,7 @@ const served = el("collections").dataset.served.split(", ").filter(Boolean);
 const POSTS = "app.bsky.feed.post";
 const isPostServed = served.some(name => name === POSTS || (name.endsWith("*") && POSTS.startsWith(name.slice(0, -1))));
 const form = el("filter");
-let shard = { of: 0, number: Math.random() }, socket = null, came = 0, cameSince = 0, isInSight = false, wanted = new URLSearchParams();
+let shard = { of: 0, number: Math.random() }, socket = null, came = 0, cameSince = 0, cameFresh = 0, headThen = Infinity, lastCursor = 0, isInSight = false, wanted = new URLSearchParams();
 
 choices("collections", "checkbox", "wantedCollections", [...new Set([...(isPostServed ? [POSTS] : []), ...served])].slice(0, 30)
   .map(name => [name, name.replace(/^app\.bsky\./, "")]), isPostServed ? [POSTS] : []);
@@ -30,14 +30,16 @@ function onlyBy(did) {
 function sampled(parameters) {
   const asked = new URLSearchParams(parameters);
   const isNarrow = asked.has("wantedDids") || asked.has("aboutDids");
-  if (!asked.has("cursor")) asked.set("cursor", "-2m");
+  const isRecent = lastCursor / 1000 > Date.now() - 120000;  // longer out of sight: begin anew, as a visitor does
+  if (lastCursor && isRecent) asked.set("cursor", String(lastCursor));
+  else if (!asked.has("cursor")) asked.set("cursor", "-2m");
   if (!isNarrow && shard.of > 1) asked.set("shard", Math.floor(shard.number * shard.of) + "/" + shard.of);
   el("sample").textContent = asked.has("shard") ? "a sample: the accounts of shard " + asked.get("shard") : "all that this choice brings";
   return asked;
 }
 const feedWords = () => "live, " + short(came) + " received" + (passed ? "; more came than one can read" : "");
 function resize() {  // towards one event a second or so
-  const seconds = (performance.now() - cameSince) / 1000, rate = came / Math.max(seconds, 1);
+  const seconds = (performance.now() - cameSince) / 1000, rate = cameFresh / Math.max(seconds, 1);
   if (!socket || socket.readyState !== 1 || seconds < 8 || wanted.has("wantedDids") || wanted.has("aboutDids") || wanted.has("cursor")) return;
   const of = rate > 8 ? Math.min(1024, Math.ceil(Math.max(1, shard.of) * rate / 2)) : rate < .15 && shard.of > 1 ? Math.ceil(shard.of / 6) : shard.of;
   if (of !== shard.of) { shard.of = of; subscribe(); }
@@ -58,11 +60,12 @@ function subscribe() {
   leave("connecting");
   if (!isInSight || document.hidden) return leave("asleep while out of sight");
   if (isTokenNeeded && !token.get()) return leave("a token is needed");
+  if (!isKnown) return leave("connecting");  // how much there is tells how much to ask for: `look` comes back
   if (!shard.of) shard.of = Math.max(1, Math.min(1024, Math.round((seen.events_per_minute || 0) / 240)));
   const asked = sampled(wanted), mine = new WebSocket(base.ws + "/turbostream?" + asked,
     ["turbostream.v1.json", ...(token.get() ? ["bearer." + token.get()] : [])]);
   socket = mine;
-  came = 0; passed = 0; cameSince = performance.now();
+  came = 0; cameFresh = 0; headThen = Infinity; passed = 0; cameSince = performance.now();
   let wasOpen = false;
   mine.onopen = () => { wasOpen = true; tries = 0; feed(true, "live"); };
   mine.onmessage = message => { if (socket === mine) take(message.data); };
@@ -88,13 +91,17 @@ function take(data) {
   try { message = JSON.parse(data); } catch { return; }
   if (Array.isArray(message)) {
     came += message.length;
+    for (const each of message) if (object(each).cursor > headThen) cameFresh++;
+    lastCursor = Number(object(message[message.length - 1]).cursor) || lastCursor;
     for (const each of message.slice(-QUEUED)) if (each && typeof each === "object") enqueue(each);
   } else if (object(message).name === "Gap") {
     enqueue(news("Between " + utc(message.after) + " and " + utc(message.before) + " events may be missing. " + line(message.message, 300), "gap"));
   } else if (object(message).name === "OutdatedCursor" || object(message).$type === "#error") {
     enqueue(news(line(message.message || message.error, 300)));
-  } else if (object(message).$type === "#cursor" && !el("posts").children.length) {
-    el("posts").append(make("li", "empty", "Connected. What you chose is shown here as it comes."));
+  } else if (object(message).$type === "#cursor" && headThen === Infinity) {
+    headThen = message.head;
+    if (!el("posts").children.length)
+      el("posts").append(make("li", "empty", "Connected. What you chose is shown here as it comes."));
   }
 }
 
@@ -102,6 +109,7 @@ function choose() {
   wanted = wantedForCommand = chosen();
   el("wrong").textContent = "";
   waiting = [];
+  lastCursor = 0;
   el("posts").replaceChildren();
   showCommand();
   subscribe();
