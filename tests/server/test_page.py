@@ -130,7 +130,8 @@ def full() -> dict[str, Any]:
     now = datetime.now(UTC)
     told = samples(now), hours(now)
     lookback = {"/status/samples": lambda _: told[0], "/status/hours": lambda _: told[1]}
-    return {"lookback": lookback, "status": lambda: {**STATUS, "now": time.time_ns() // 1000}}
+    quiet = {**STATUS, "events_per_minute": 200}  # so that the page takes all of it, no sample
+    return {"lookback": lookback, "status": lambda: {**quiet, "now": time.time_ns() // 1000}}
 
 
 async def publish(harness: Harness, message: dict[str, Any], **views: Any) -> None:
@@ -271,6 +272,18 @@ async def test_what_is_chosen_is_what_is_asked_for_and_what_is_told_to_others(
         await harness.settled(lambda: any(each.startswith(url) for each in tab.requests))
         command = await tab.evaluate("document.querySelector('#command').textContent")
         assert command == f'turbod tail "{url}"'
+
+
+@pytest.mark.slow
+async def test_of_a_busy_stream_the_page_takes_a_sample_by_the_protocols_own_shard(
+    tmp_path: Path,
+) -> None:
+    busy = {**STATUS, "events_per_minute": 48_000}
+    async with shown(tmp_path, status=lambda: busy) as (tab, _):
+        await tab.until("document.querySelector('.dot.on') !== null")
+        (asked,) = (each for each in tab.requests if "/turbostream?" in each)
+        assert re.search(r"shard=[0-9]+%2F200$", asked)
+        assert "a sample" in await tab.evaluate("document.querySelector('#sample').textContent")
 
 
 @pytest.mark.slow

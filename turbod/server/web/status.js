@@ -125,5 +125,5 @@ el("token").addEventListener("change", () => {
   if (!/^[\w.~+\/=-]+$/.test(text)) return;
   token.set(text);
   el("token").value = "";
-  look().then(() => { if (token.get()) { lookBack(); lookAtHours(); subscribe(); } });
+  look().then(() => { if (token.get()) { lookBack(); lookAtHours(); if (!socket) subscribe(); } });
 });
