@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.acceptance import test_alerts_fire
-from tests.acceptance.alerting import RULES, Stretch, changed, firing, moment, stretch
+from tests.acceptance.alerting import RULES, WELL_SECONDS, Stretch, changed, firing, moment, stretch
 from tests.acceptance.archive_faults import Kind, Race, racing
 from tests.acceptance.follower import Follower
 from tests.acceptance.process import Turbod, serving
@@ -123,7 +123,7 @@ async def test_alerts_fire_under_their_fault_and_no_others(tmp_path: Path, name:
             await race.stored()
         race.simulation.rate = RATE
         await trio.sleep(1)
-        well = await stretch(race.turbod)
+        well = await stretch(race.turbod, seconds=WELL_SECONDS)
         race.simulation.rate = 0
         await trio.sleep(0.5)
         await fault.act(race)
@@ -138,7 +138,7 @@ async def test_alerts_fire_under_their_fault_and_no_others(tmp_path: Path, name:
 async def test_many_restarts_in_an_hour_fire_and_one_does_not(tmp_path: Path) -> None:
     async with simulated(seed=82) as simulation, serving(simulation, tmp_path / "data") as turbod:
         simulation.rate = RATE
-        well = [await stretch(turbod), await restarted(turbod, minutes=60)]
+        well = [await stretch(turbod, seconds=WELL_SECONDS), await restarted(turbod, minutes=60)]
         often = [await restarted(turbod, minutes=5) for _ in range(5)]
     names: list[set[str]] = [set(), set(), *(set() for _ in often[:-1]), {"TurbodRestartsOften"}]
     names[-2] = {"TurbodRestartsOften"}
@@ -168,7 +168,7 @@ async def test_what_nothing_brings_about_in_seconds_fires_by_its_figure(tmp_path
         await race.stored()
         race.simulation.rate = RATE
         await trio.sleep(1)
-        well = await stretch(race.turbod)
+        well = await stretch(race.turbod, seconds=WELL_SECONDS)
     for alert, (name, labels, value) in MADE_UP.items():
         firing([well, changed(well, name, labels, value)], tmp_path, [set(), {alert}])
     gone = Stretch(well.first, well.last, is_up=False)

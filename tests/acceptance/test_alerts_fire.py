@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.acceptance.alerting import firing, stretch
+from tests.acceptance.alerting import WELL_SECONDS, firing, stretch
 from tests.acceptance.process import Turbod, serving
 from tests.acceptance.scrape import Scrape, scrape
 from tests.acceptance.settling import until
@@ -259,7 +259,7 @@ async def test_alerts_fire_under_their_fault_and_no_others(tmp_path: Path, name:
     ):
         simulation.rate = RATE
         await trio.sleep(1.5)
-        well = await stretch(turbod)
+        well = await stretch(turbod, seconds=WELL_SECONDS)
         await fault.act(Place(simulation, turbod, tmp_path, nursery))
         ill = await stretch(turbod)
         for switch in ("hang", "slow", "block"):
