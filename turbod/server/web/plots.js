@@ -43,7 +43,8 @@ function runs(values) {
   });
   return found;
 }
-function niceTop(most, isWhole) {
+function niceTop(most, isWhole, isTime) {
+  if (isTime && most > 90) return most > 5400 ? niceTop(most / 3600) * 3600 : niceTop(most / 60) * 60;
   if (!(most > 0)) return isWhole ? 2 : 1;
   const power = 10 ** Math.floor(Math.log10(most));
   const top = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map(n => n * power).find(n => n >= most * 1.05) || 15 * power;
@@ -54,7 +55,7 @@ const x = at => ((at + .5) / BINS * WIDTH).toFixed(1);
 function paint(plot, times, columns, from, to) {
   const svg = plot.svg, lines = plot.lines.map(([, name, how]) => bins(list(columns[name]), times, from, to, how));
   const drawn = plot.stack ? stacked(lines) : lines;
-  const top = niceTop(Math.max(0, ...drawn.flat().filter(v => v != null)), plot.whole), y = v => (HEIGHT - v / top * (HEIGHT - 4)).toFixed(1);
+  const top = niceTop(Math.max(0, ...drawn.flat().filter(v => v != null)), plot.whole, plot.unit === span), y = v => (HEIGHT - v / top * (HEIGHT - 4)).toFixed(1);
   svg.replaceChildren(...[.5, 1].map(part => draw("line", { class: "grid", x1: 0, x2: WIDTH, y1: y(part * top), y2: y(part * top) })));
   for (const [shade, [name, isSo]] of (plot.shades || []).entries())
     for (const run of runs(bins(list(columns[name]).map(v => v != null && isSo(v) ? 1 : null), times, from, to, "max"))) {
@@ -91,7 +92,8 @@ function tell(plot) {
     return null;
   };
   const found = plot.values.map(near);
-  plot.now.textContent = pointed == null ? plot.stack ? "" : plot.unit(found[0]) : clock(plot.from + (pointed + .5) / BINS * (plot.to - plot.from));
+  const at = pointed == null ? "" : clock(plot.from + (pointed + .5) / BINS * (plot.to - plot.from)), value = plot.stack ? "" : plot.unit(found[0]);
+  plot.now.textContent = [at, value].filter(Boolean).join(" · ");
   plot.keys.forEach((key, at) => { key.textContent = plot.lines[at][0] + " " + plot.unit(found[at]); });
   plot.rule.hidden = pointed == null;
   if (pointed != null) { plot.rule.style.left = (pointed + .5) / BINS * 100 + "%"; return; }

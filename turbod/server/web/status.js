@@ -58,7 +58,7 @@ function showSubscribers() {
     ["reading the archive", server.archive_readers || 0]]);
   rows("server", [
     ["connected", counted(server.subscribers, "subscriber") + " of " + counted(server.connections, "connection")],
-    ["behind the newest event", !server.subscribers ? "–" : server.farthest_behind_seconds < 1 ? "none is behind" :
+    ["behind the newest event", !server.subscribers ? "–" : !(server.farthest_behind_seconds >= 1) ? "none is behind" :
       "half " + span(Math.min(behind.p50, server.farthest_behind_seconds)) + ", the last " + span(server.farthest_behind_seconds)],
     ["from disk to subscriber", delivery.count ? "half " + span(delivery.p50) + ", 99 of 100 " + span(delivery.p99) : "–"],
     ["sent a second", short(perSecond("server", "records")) + " events, " + bytes(perSecond("server", "bytes"))],
