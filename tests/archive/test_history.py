@@ -34,7 +34,7 @@ from turbod.filter import EVERYTHING, Filter
 
 NOTHING = Filter(collections=frozenset({"com.example.nobody"}), kinds=frozenset({"commit"}))
 POSTS = Filter(collections=frozenset({POST}), kinds=frozenset({"commit"}))
-THREAD_SECONDS = 0.02  # of real time that the mocked clock lets a thread have
+THREAD_SECONDS = 0.1  # of real time that the mocked clock lets a thread have
 
 
 class Watched:
@@ -517,7 +517,12 @@ async def test_a_slow_store_is_no_absent_one(tmp_path: Path, autojump_clock: Moc
         assert (await read_all(history, 0, POSTS))[:2] == (matching(every, POSTS), [])
 
 
-async def test_what_was_read_before_the_store_went_is_returned_at_once(tmp_path: Path) -> None:
+async def test_what_was_read_before_the_store_went_is_returned_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sooner than the first retry."""
+    monkeypatch.setattr("turbod.archive.reading.history.FIRST_RETRY_SECONDS", 50.0)
+    monkeypatch.setattr("turbod.archive.reading.history.LONGEST_RETRY_SECONDS", 50.0)
     archive = Archive(tmp_path)
     every = archive.add_hours([0, 1], 60)
     await archive.relist()
@@ -525,7 +530,7 @@ async def test_what_was_read_before_the_store_went_is_returned_at_once(tmp_path:
     store = Watched(archive.store)
     store.fault = StoreFault("gone")
     async with archive.opened(store=store) as history:
-        with trio.fail_after(0.4):  # sooner than the first retry
+        with trio.fail_after(10):
             stretch = await history.read(0, EVERYTHING, newer=NoLog())
         assert stretch.last <= cursor_of(every[59])
         assert lines_above(stretch.items, 0) == [

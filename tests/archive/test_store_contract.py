@@ -220,7 +220,7 @@ async def test_a_cancelled_upload_ends_at_once_and_leaves_nothing_partial(
         started = trio.current_time()
         with trio.move_on_after(0.5):
             await store.put(KEY, path)
-        assert 0.4 < trio.current_time() - started < 2  # a whole one takes many
+        assert 0.4 < trio.current_time() - started < 6  # a whole one takes many
         with trio.fail_after(10):  # its thread ends as well
             await idle(store._asker._threads if "there" in way else Threads(1))
     direct = server.store(bucket)
@@ -237,7 +237,7 @@ async def test_a_cancelled_copy_leaves_nothing(
     store = FolderStore(other_disk)
     with trio.move_on_after(0.1):
         await store.put(KEY, file(tmp_path, bytes(7_000_000)))
-    with trio.fail_after(0.5):
+    with trio.fail_after(3):
         await idle(store._threads)
     assert not [name for _, _, names in os.walk(other_disk) for name in names]
 

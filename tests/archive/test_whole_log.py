@@ -357,7 +357,7 @@ async def test_a_gap_ends_where_memory_begins_inside_the_lost_hours(tmp_path: Pa
 async def test_while_the_store_was_not_listed_what_may_be_in_it_is_waited_for(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02
+    autojump_clock.autojump_threshold = 0.1
     async with living(tmp_path, is_listed=False) as life:
         assert life.whole.floor == 0
         await life.append(0, 10)
@@ -378,7 +378,7 @@ async def test_while_the_store_was_not_listed_what_may_be_in_it_is_waited_for(
 async def test_what_nobody_knows_of_is_no_gap_before_the_store_was_listed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02
+    autojump_clock.autojump_threshold = 0.1
     async with living(tmp_path, is_listed=False, memory_bytes=1000) as life:
         await life.append(0, 10)
         await life.append(1, 10)
@@ -465,7 +465,7 @@ async def test_identities_are_those_of_a_plain_scan(tmp_path: Path) -> None:
 async def test_identities_in_a_store_that_is_away_are_left_out_after_a_minute(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02
+    autojump_clock.autojump_threshold = 0.1
     async with living(tmp_path, is_listed=False) as life:
         await grown(life)
         cursors = list(life.lines)

@@ -276,7 +276,7 @@ async def test_a_refusal_for_good_ends_it_at_once(
     tmp_path: Path, options: dict[str, object], words: str
 ) -> None:
     async with serving(tmp_path) as harness:
-        with trio.fail_after(3), pytest.raises(Refused, match=words):
+        with trio.fail_after(10), pytest.raises(Refused, match=words):
             await Program().run(f"127.0.0.1:{harness.port}", **options)
 
 

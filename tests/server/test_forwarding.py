@@ -209,10 +209,10 @@ def test_any_bytes_are_read_or_left(value: str) -> None:
 def test_a_header_as_long_as_a_head_may_be_costs_little(value: str) -> None:
     assert len(value) < MAX_HEAD_BYTES
     for settings in (FOR, FORWARDED):
-        began = time.perf_counter()
+        began = time.thread_time()
         for text in (value, value.rstrip(","), f"{value}, 10.0.0.1", f"{value}, for=10.0.0.1"):
             whose(text, settings)
-        assert time.perf_counter() - began < 0.1  # 1 ms at the most
+        assert time.thread_time() - began < 0.1  # 1 ms at the most
 
 
 def test_of_very_many_trusted_proxies_the_nearest_are_passed_over() -> None:

@@ -173,7 +173,7 @@ async def test_a_head_that_drips_ends_at_the_deadline(tmp_path: Path) -> None:
             received = await stream.receive_some()
             nursery.cancel_scope.cancel()
         assert Answer(bytes(received)).error == (408, "RequestTimeout")
-        assert 0.4 < trio.current_time() - started < 2
+        assert 0.4 < trio.current_time() - started < 10
 
 
 async def connect_and_leave(harness: Harness) -> None:

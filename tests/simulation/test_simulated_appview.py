@@ -171,9 +171,10 @@ async def test_a_call_may_fail_without_a_whole_answer(failure: str) -> None:
     async with asking() as (simulation, ask):
         simulation.appview.fail_next.append(failure)
         errors: tuple[type[Exception], ...] = (httpx.TransportError,)
+        seconds = 10.0
         if failure in {"silent", "drip"}:
-            errors = (trio.TooSlowError,)
-        with pytest.raises(errors), trio.fail_after(0.3):
+            errors, seconds = (trio.TooSlowError,), 0.3
+        with pytest.raises(errors), trio.fail_after(seconds):
             await ask(PROFILES, dids(simulation)[0])
 
 
@@ -197,12 +198,12 @@ async def test_the_share_of_failures_is_kept() -> None:
 
 async def test_calls_take_about_the_latency_and_do_not_wait_for_one_another() -> None:
     async with asking() as (simulation, ask):
-        simulation.appview.latency_seconds = 0.15
+        simulation.appview.latency_seconds = 0.5
         started = time.monotonic()
         async with trio.open_nursery() as nursery:
             for _ in range(8):
                 nursery.start_soon(ask, PROFILES, NOBODY)
-        assert 0.1 < time.monotonic() - started < 0.9
+        assert 0.3 < time.monotonic() - started < 3
 
 
 async def test_what_is_answered_is_as_of_the_question_not_of_the_answer() -> None:

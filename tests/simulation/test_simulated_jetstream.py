@@ -232,7 +232,7 @@ async def test_a_silent_host_still_pongs_and_goes_on_where_it_was() -> None:
             host.faults.silent = True
             emitted = simulation.emit(5)
             assert await read_rest(socket) == []
-            with trio.fail_after(1):
+            with trio.fail_after(10):
                 await socket.ping()
             host.faults.silent = False
             assert await read(socket, 5) == emitted
@@ -435,7 +435,7 @@ async def test_a_host_keeps_its_rate() -> None:
         async with reading(host, "?cursor=1") as socket:
             started = trio.current_time()
             await read(socket, 100)
-            assert 0.4 < trio.current_time() - started < 2
+            assert 0.4 < trio.current_time() - started < 10
 
 
 async def test_events_happen_by_themselves_at_the_rate() -> None:
