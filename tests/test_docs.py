@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.md")])
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+LOGGERS = {"structlog.get_logger()", "structlog.stdlib.get_logger()"}
 # It passes on what was logged before; a library for other programs uses their log.
 ELSEWHERE = {"log_output.py": {"log"}, "client/following.py": LEVELS | {"log"}}
 # By several levels: what it is about decides.
@@ -65,6 +66,8 @@ def log_calls() -> list[tuple[str, ast.Call]]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
+                case ast.Assign(targets=[target]) if ast.unparse(node.value) in LOGGERS:
+                    assert ast.unparse(target) == "log", f"{name}: its events are not found here"
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level)):
                     if level in (LEVELS | {"log"}) - ELSEWHERE.get(name, set()):
                         found.append((level, node))

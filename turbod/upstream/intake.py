@@ -23,7 +23,7 @@ REMEMBERED_AT_ONCE: Final = 5000  # 2 ms of work without a checkpoint
 
 _ACCEPTED, _FEEDS_CACHE, _, _UNWANTED = Verdict  # by name, as in merge.py
 
-logger = structlog.get_logger()
+log = structlog.get_logger()
 
 
 class OlderEvents(Protocol):
@@ -232,7 +232,7 @@ class Intake:
         after = min(position.latest_us, before)
         self._coverage.hole(host, after, before)
         self._announce()
-        logger.warning("upstream_hole", host=self._hosts[host], after_us=after, before_us=before)
+        log.warning("upstream_hole", host=self._hosts[host], after_us=after, before_us=before)
         verdict: bool | None = None
         with trio.move_on_after(self._verdict_seconds):
             while (verdict := self._coverage.is_gap(host, after, before)) is None:
@@ -261,7 +261,7 @@ class Intake:
 
         Where it is cancelled nothing was told: the next connect finds the same hole.
         """
-        logger.error("upstream_gap", gap=message)
+        log.error("upstream_gap", gap=message)
         self._telling, self.is_telling = trio.Event(), True
         try:
             await self._gap(message)
