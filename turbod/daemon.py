@@ -81,7 +81,9 @@ class Daemon:
             summary=self.archive.history.index,
             is_public=settings.archive.public,
         )
-        self.lookback = Lookback(self.snapshot, self.archive, plain_hours=self._plain_hours)
+        self.lookback = Lookback(
+            self.snapshot, self.archive, plain_hours=self._plain_hours, now_us=now_us
+        )
         self.server = Server(
             settings.server,
             log=self.whole,

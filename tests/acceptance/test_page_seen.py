@@ -76,6 +76,10 @@ async def test_whoever_looks_sees_what_is_wrong_and_where(tmp_path: Path) -> Non
         await tab.until("document.querySelector('#calendar td.waiting') !== null")
         await tab.until("document.querySelector('#calendar td.has-gap') !== null")
         assert await tab.evaluate(says("events may be missing", "#gaps"))
+        lengths = "[past.figures.events, ...Object.values(past.hosts).map(host => host.events)]"
+        lengths += ".every(column => column.length === past.seconds.length)"
+        assert await tab.evaluate(lengths)
+        assert await tab.evaluate("past.hosts[Object.keys(past.hosts)[0]].events[0] != null")
         await photographed(tab, "gap-and-archive", tmp_path)
         simulation.appview.go_down()
         await tab.until(says("The AppView does not answer", "#faults"), seconds=30)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from turbod.archive.catalogue import Held
+from turbod.archive.catalogue import Catalogue, Held
 from turbod.archive.format.names import Name
 from turbod.cursor import HOUR_US
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.hours import PlainHour
-from turbod.lookback.calendar import HOURS, Contents, Hour, hours, newest
+from turbod.lookback.calendar import HOURS, Contents, Hour, hours, shown_since
 
 MINUTE = 60_000_000
 START = 1_795_161_600_000_000  # 2026-11-20T08
@@ -91,5 +91,17 @@ def test_a_gap_of_years_and_a_catalogue_of_years_are_as_short_as_the_calendar() 
     gap = Gap(1_000_000_000_000_000, now_us, "all of it")
     found = hours([], [plain(20, gap)], {}, conflicts=(), now_us=now_us)
     assert len(found) == HOURS
-    years = [held(-hour) for hour in range(20_000, 0, -1)]
-    assert len(newest(years, now_us=now_us)) == HOURS - 21
+    years = Catalogue()
+    years.listed((held(-hour).name, 1) for hour in range(20_000, 0, -1))
+    shown = years.since(shown_since(now_us))
+    assert len(shown) == HOURS - 21
+    assert shown[0].name == held(-1).name
+
+
+def test_two_objects_of_one_hour_are_a_conflict() -> None:
+    catalogue, one, two = Catalogue(), held(0), held(1)
+    other = Name(one.name.first + 1, one.name.last)
+    catalogue.listed([(one.name, 1), (other, 1), (two.name, 1)])
+    later, earlier = catalogue.since(0)
+    assert not catalogue.is_in_conflict(later)
+    assert catalogue.is_in_conflict(earlier)

@@ -85,6 +85,14 @@ class Catalogue:
             for other in self._others(hour, served)
         ]
 
+    def since(self, hour: int) -> list[Held]:
+        """Return the objects that are read of an hour and all later ones, newest first."""
+        return self._served[bisect_left(self._hours, hour) :][::-1]
+
+    def is_in_conflict(self, held: Held) -> bool:
+        """Tell whether there is another object of its hour."""
+        return bool(self._others(held.name.hour, held))
+
     def find(self, name: Name) -> Held | None:
         """Return the object of this name, where it is the one that is read of its hour."""
         held = self.after(name.last - 1)

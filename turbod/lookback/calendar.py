@@ -1,6 +1,6 @@
 """Every hour of the last weeks: where it lies, and whether something of it is missing. Pure."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -51,10 +51,9 @@ class Hour(msgspec.Struct, frozen=True, omit_defaults=True):
     gaps: Sequence[Gap] = ()
 
 
-def newest(catalogue: Iterable[Held], *, now_us: int) -> list[Held]:
-    """Return the objects of the hours that are shown, newest first."""
-    since = _since(now_us)
-    return [held for held in reversed(list(catalogue)) if held.name.hour >= since]
+def shown_since(now_us: int) -> int:
+    """Return the first hour that is shown."""
+    return now_us - now_us % HOUR_US - (HOURS - 1) * HOUR_US
 
 
 def hours(
@@ -77,17 +76,13 @@ def hours(
     shown = {held.name.hour: _sealed(held, contents, conflicts) for held in objects}
     for hour in plain:
         shown.setdefault(hour.hour, _plain(hour))
-    since = _since(now_us)
+    since = shown_since(now_us)
     gaps = [gap for hour in shown.values() for gap in hour.gaps]
     for first, last, state in _absences(objects, contents, gaps):
         for at in range(max(first, since), last, HOUR_US):
             within = [gap for gap in gaps if gap.after < at + HOUR_US and gap.before > at]
             shown.setdefault(at, Hour(hour_name(at), state, gaps=within[:MAX_GAPS]))
     return [shown[at] for at in sorted(shown, reverse=True) if at >= since]
-
-
-def _since(now_us: int) -> int:
-    return now_us - now_us % HOUR_US - (HOURS - 1) * HOUR_US
 
 
 def _sealed(

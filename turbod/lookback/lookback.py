@@ -9,6 +9,7 @@ import trio
 
 from turbod import heartbeat
 from turbod.archive.archive import Archive
+from turbod.archive.catalogue import Held
 from turbod.archive.format.hour_object import Damaged
 from turbod.archive.format.names import Name
 from turbod.archive.stores.store import StoreFault
@@ -23,6 +24,7 @@ from turbod.report import Snapshot
 INDEX_SECONDS: Final = 60.0  # longest wait for what one object says of itself
 WANTED_SECONDS: Final = 60.0  # for which hours are looked into after somebody asked
 RETRY_SECONDS: Final = 30.0
+HOURS_SECONDS: Final = 2.0  # for which the calendar is told as it was: it takes 10 ms
 
 _after = re.compile(r"after=([0-9]{1,12})", re.ASCII).fullmatch
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +37,7 @@ class Lookback:
         snapshot: of all parts.
         archive: whose hours are shown, once it is open.
         plain_hours: those in the log's own files.
+        now_us: our clock.
     """
 
     def __init__(
@@ -43,15 +46,19 @@ class Lookback:
         archive: Archive,
         *,
         plain_hours: Callable[[], list[PlainHour]],
+        now_us: Callable[[], int],
     ) -> None:
         self._snapshot = snapshot
         self._archive = archive
         self._plain_hours = plain_hours
+        self._now_us = now_us
         self._samples = Samples()
         self._incidents = Incidents()
         self._before: Snapshot | None = None
         self._all: bytes | None = None
         self._contents: dict[Name, Contents | None] = {}
+        self._hours = b""
+        self._hours_until = float("-inf")
         self._wanted = trio.Event()
         self._wanted_until = float("-inf")
 
@@ -79,13 +86,19 @@ class Lookback:
             return None
         self._wanted_until = trio.current_time() + WANTED_SECONDS
         self._wanted.set()
-        now_us, catalogue = self._snapshot().now_us, self._archive.catalogue
-        objects = calendar.newest(catalogue, now_us=now_us)
+        if trio.current_time() >= self._hours_until:
+            self._hours = self._told_hours()
+            self._hours_until = trio.current_time() + HOURS_SECONDS
+        return self._hours
+
+    def _told_hours(self) -> bytes:
+        now_us, catalogue = self._now_us(), self._archive.catalogue
+        objects = self._shown()
         shown = calendar.hours(
             objects,
             self._plain_hours(),
             self._contents,
-            conflicts={each.served.name.hour for each in catalogue.conflicts},
+            conflicts={held.name.hour for held in objects if catalogue.is_in_conflict(held)},
             now_us=now_us,
         )
         is_whole = all(held.name in self._contents for held in objects)
@@ -127,7 +140,7 @@ class Lookback:
 
     async def _look_into_one(self) -> bool:
         """Read the next one's index; False where all is known, or the store does not answer."""
-        shown = calendar.newest(self._archive.catalogue, now_us=self._snapshot().now_us)
+        shown = self._shown()
         self._forget({held.name for held in shown})
         held = next((each for each in shown if each.name not in self._contents), None)
         if held is None:
@@ -143,6 +156,9 @@ class Lookback:
         else:
             self._contents[held.name] = Contents(index.records, index.previous, index.gaps)
         return True
+
+    def _shown(self) -> list[Held]:
+        return self._archive.catalogue.since(calendar.shown_since(self._now_us()))
 
     def _forget(self, shown: set[Name]) -> None:
         """Keep nothing of objects that are shown no longer."""

@@ -66,6 +66,8 @@ function paint(plot, times, columns, from, to) {
     const colour = plot.lines[at][3] ?? at + 1;
     if (colour === 4 && !values.some(v => v)) return;  // no red line where there is no trouble
     for (const run of runs(values)) {
+      const last = run[run.length - 1];
+      if (run.length === 1) run.push([last[0] + 1, last[1]]);  // one alone would be nothing
       const path = run.map(([bin, v], i) => (i ? "L" : "M") + x(bin) + " " + y(v)).join("");
       if (plot.stack || (plot.area && !at))
         svg.append(draw("path", { class: (plot.stack ? "stack f" : "area f") + colour,
@@ -189,11 +191,13 @@ async function lookBack() {
     step = told.step_seconds || step;
     const grow = (old, fresh) => [...list(old), ...list(fresh)].slice(-KEPT);
     const unknown = past.seconds.map(() => null);  // what was not there before begins where the others stand
-    const columns = (old, fresh) => Object.fromEntries(Object.entries(object(fresh)).map(([name, values]) =>
-      [name, grow(object(old)[name] || unknown, values)]));
+    const unseen = list(told.seconds).map(() => null);  // and what a server that just started does not know yet is not lost
+    const names = (old, fresh) => [...new Set([...Object.keys(object(old)), ...Object.keys(object(fresh))])];
+    const columns = (old, fresh) => Object.fromEntries(names(old, fresh).map(name =>
+      [name, grow(object(old)[name] || unknown, object(fresh)[name] || unseen)]));
     past = {
       seconds: grow(past.seconds, told.seconds), figures: columns(past.figures, told.figures), incidents: told.incidents,
-      hosts: Object.fromEntries(Object.entries(object(told.hosts)).map(([url, values]) => [url, columns(past.hosts[url], values)])),
+      hosts: Object.fromEntries(names(past.hosts, told.hosts).map(url => [url, columns(past.hosts[url], object(told.hosts)[url])])),
     };
     if (after && !list(told.seconds).length && Date.now() / 1000 - after > 120) past.seconds = [];  // its clock was set back
     if (!document.hidden || !after) { paintAll(); showIncidents(); }

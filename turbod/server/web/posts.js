@@ -129,7 +129,8 @@ function put(item) {
   posts.prepend(item instanceof Element ? item : card(item));
   while (posts.children.length > SHOWN) posts.lastElementChild.remove();
 }
-const isBeingRead = () => isPaused || el("posts").matches(":hover") || el("posts").contains(document.activeElement);
+const canHover = matchMedia("(hover: hover)").matches;  // where a finger taps, the last place it touched counts as hovered
+const isBeingRead = () => isPaused || (canHover && el("posts").matches(":hover")) || el("posts").contains(document.activeElement);
 function bringOne() {
   if (isBeingRead()) {
     if (waiting.length) el("feed-state").textContent = (isPaused ? "paused" : "held while you read") + ", " + waiting.length + (waiting.length >= QUEUED ? " or more" : "") + " wait";
