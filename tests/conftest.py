@@ -1,12 +1,19 @@
 """What all tests share: the captured data, where it is at hand."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+
+
+def pytest_configure() -> None:
+    """Let what tests interrupt hear it: a shell's jobs in the background ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ async def running(data: Path, **given: object) -> AsyncIterator[Running]:
     daemon.close()
 
 
-async def until(holds: Callable[[], object], *, seconds: float = 5) -> None:
+async def until(holds: Callable[[], object], *, seconds: float = 20) -> None:
     with trio.fail_after(seconds):
         while not holds():  # noqa: ASYNC110 - what is waited for has no event
             await trio.sleep(0.01)

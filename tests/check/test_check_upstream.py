@@ -57,7 +57,7 @@ async def test_a_silent_host_is_a_warning() -> None:
         simulation.jetstreams[0].faults.silent = True
         [finding] = await found_in(simulation)
         assert finding.mark == "warning"
-        assert "no event within 0.5 s" in finding.found
+        assert "no event within" in finding.found
 
 
 async def test_a_host_that_is_behind_is_a_warning_with_its_lag() -> None:

@@ -68,7 +68,7 @@ async def running(servers: str | Sequence[str], **options: Any) -> AsyncIterator
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 5) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
     """Wait until something is so."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - nothing tells of what is looked at

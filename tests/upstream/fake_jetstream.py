@@ -281,7 +281,7 @@ class Reading:
         await trio.lowlevel.checkpoint()
         self.gaps.append((len(self.taken), message))
 
-    async def until(self, holds: Callable[[], bool], *, seconds: float = 5) -> None:
+    async def until(self, holds: Callable[[], bool], *, seconds: float = 20) -> None:
         with trio.fail_after(seconds):
             while not holds():  # noqa: ASYNC110 - what is waited for has no event
                 await trio.sleep(0.005)
