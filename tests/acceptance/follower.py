@@ -54,11 +54,13 @@ class Wish:
 
     def selects(self, line: bytes) -> bool:
         """Tell whether a record is delivered."""
-        record = json.loads(line)
-        event = record["message"]
+        return self.selects_event(json.loads(line)["message"], size=len(line))
+
+    def selects_event(self, event: dict[str, Any], *, size: int) -> bool:
+        """Tell it by the event in a record and the record's length."""
         if self.kinds and event["kind"] not in self.kinds:
             return False
-        if self.most_bytes and len(line) > self.most_bytes:
+        if self.most_bytes and size > self.most_bytes:
             return False
         if event["kind"] == "commit" and not self._selects_commit(event["commit"]):
             return False
