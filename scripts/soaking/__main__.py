@@ -17,7 +17,7 @@ from benchmarks.figures import load_average, say
 
 from soaking.run import soak
 
-SHORT, LONG = 2_000_000, 20_000_000
+SHORT, LONG = 200_000, 20_000_000
 
 
 def main() -> int:

@@ -10,7 +10,14 @@ from turbod.simulation.happening import Happening
 # What `COLLECTIONS` of tests/acceptance/process.py says, and what is read beside it for its views.
 LOGGED: Final = frozenset({"app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.feed.repost"})
 LOGGED_PREFIX: Final = "app.bsky.graph."
-CACHE_ONLY: Final = frozenset({"app.bsky.actor.profile", "app.bsky.actor.status"})
+CACHE_ONLY: Final = frozenset(
+    {
+        "app.bsky.actor.profile",
+        "app.bsky.actor.status",
+        "app.bsky.feed.threadgate",
+        "app.bsky.feed.postgate",
+    }
+)
 FAULTS_KEPT: Final = 20
 Key = tuple[str, ...]
 

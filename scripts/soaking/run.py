@@ -4,12 +4,13 @@ import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 from benchmarks.figures import Figure, claim, say
 
 from soaking.levels import (
+    MEGABYTE,
     Counted,
     Level,
     beyond_bounds,
@@ -66,6 +67,7 @@ class Soak:
             assert await made.turbod.stop() == 0
             await made.turbod.start()
             await self._quiet()
+            await self._all_live()
             reborn = await self._count()
             lasting = self._hours - deaths - calm
             for names in plan(dice, lasting, lethal=False, can_fill=made.can_fill):
@@ -76,6 +78,8 @@ class Soak:
             for _ in range(calm):
                 await self._hour([])
                 self.levels.append(await level(made.turbod))
+            self._happen(BATCH)  # so that the last hour is over
+            await self._quiet()
             await self._stored()
             ended = await self._count()
         seconds = trio.current_time() - begun
@@ -151,11 +155,16 @@ class Soak:
                 nursery.start_soon(self._visit)
             await self._traffic()
         await self._delivered()
-        for words in beyond_bounds(await scrape(made.turbod)):
-            made.ledger.complain(words)
+        seen = await scrape(made.turbod)
+        for complaint in beyond_bounds(seen):
+            made.ledger.complain(complaint)
         rate = self._hour_events / (trio.current_time() - begun)
+        resident = seen("turbod_resident_bytes") / MEGABYTE
         words = ", ".join(names) or "calm"
-        say(f"  hour {self._hour_number} of {self._hours}: {rate:7,.0f} events a second  {words}")
+        say(
+            f"  hour {self._hour_number} of {self._hours}: {rate:7,.0f} events a second, "
+            f"{resident:4.0f} MB  {words}"
+        )
         made.clock.next_hour()
 
     async def _traffic(self) -> None:
@@ -223,11 +232,22 @@ class Soak:
             what="all readers connected",
         )
 
+    async def _all_live(self) -> None:
+        """Wait until no host repeats any more what was before: what is not logged counts anew."""
+
+        async def are_live() -> bool:
+            return all(host["state"] == "live" for host in (await self._status())["hosts"])
+
+        await until(are_live, seconds=QUIET_SECONDS, what="all hosts live")
+
+    async def _status(self) -> dict[str, Any]:
+        return await self.stage.turbod.status()
+
     async def _stored(self) -> None:
         """Wait until every hour but the newest is in the archive."""
 
         async def is_stored() -> bool:
-            archiver = (await self.stage.turbod.status())["archive"]["archiver"]
+            archiver = (await self._status())["archive"]["archiver"]
             stored = archiver["stored_hours"] >= self._hours - 1
             return bool(stored and not archiver["hours_waiting"])
 

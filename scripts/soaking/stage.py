@@ -19,7 +19,7 @@ from tests.archive.s3_servers import rclone_server
 from turbod.simulation.world import Simulation, simulated
 
 HOUR_US: Final = 3_600_000_000
-DISK_BYTES: Final = 1_500_000_000
+DISK_BYTES: Final = 1_000_000_000
 ENTRIES_KEPT: Final = 150_000  # far more than a host that comes back is asked for
 POSTS_KEPT: Final = 20_000
 ACCOUNTS: Final = 5_000
@@ -36,7 +36,8 @@ SETTINGS: Final = {
     "hydration-calls-per-second": 2000,
     "cache-disk-bytes": 60_000_000,  # reached within minutes
     "cache-memory-bytes": 16_000_000,
-    "log-max-bytes": 300_000_000,
+    "log-max-bytes": 250_000_000,
+    "archive-read-ahead-bytes": 67_108_864,
     "jetstream-silence-seconds": 2,
     "jetstream-ping-seconds": 1,
     "jetstream-longest-backoff-seconds": 1,

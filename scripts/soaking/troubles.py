@@ -1,16 +1,17 @@
 """What goes wrong while events go by: each begins, lasts some seconds and is over."""
 
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from soaking.stage import Stage
 from tests.acceptance.test_chaos_kill import tear
-from tests.acceptance.test_disk_full import fill
 from turbod.simulation.jetstream_host import JetstreamHost
 
 Trouble = Callable[[Stage, random.Random], Awaitable[None]]
@@ -146,9 +147,17 @@ async def reloaded(stage: Stage, dice: random.Random) -> None:
 
 async def disk_full(stage: Stage, dice: random.Random) -> None:
     """There is no room for the log."""
-    fill(stage.turbod.data, left_bytes=LEFT_BYTES)
+    ballast = stage.turbod.data / "ballast"
+    await trio.to_thread.run_sync(_fill, ballast)
     await trio.sleep(dice.uniform(2, 5))
-    (stage.turbod.data / "ballast").unlink()
+    ballast.unlink()
+
+
+def _fill(ballast: Path) -> None:
+    """Take what is free but a little; turbod writes meanwhile, so that it may be less."""
+    disk = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file, suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - LEFT_BYTES)
 
 
 async def killed(stage: Stage, dice: random.Random) -> None:
