@@ -78,7 +78,7 @@ def level_figures(levels: Sequence[Level]) -> Iterator[Figure]:
         return float(last - first) / scale
 
     yield Figure("memory at the end", after[-1].resident, "MB", at_most=700)
-    yield Figure("  more than in the third quarter", change("resident"), "MB", at_most=30)
+    yield Figure("  more than in the third quarter", change("resident"), "MB", at_most=60)
     yield Figure("open files but for connections, more", change("open_files"), at_most=3)
     yield Figure("tasks, more", change("tasks"), at_most=3)
     yield Figure("the cache's WAL, more", change("wal", MEGABYTE), "MB", at_most=8)
