@@ -61,8 +61,8 @@ function showSubscribers() {
     ["behind the newest event", !server.subscribers ? "–" : !(server.farthest_behind_seconds >= 1) ? "none is behind" :
       "half " + span(Math.min(behind.p50, server.farthest_behind_seconds)) + ", the last " + span(server.farthest_behind_seconds)],
     ["from disk to subscriber", delivery.count ? "half " + span(delivery.p50) + ", 99 of 100 " + span(delivery.p99) : "–"],
-    ["sent a second", short(perSecond("server", "records")) + " events, " + bytes(perSecond("server", "bytes"))],
-    ["sent since the start", short(server.records) + " events, " + bytes(server.bytes)],
+    ["sent a second", counted(perSecond("server", "records"), "event") + ", " + bytes(perSecond("server", "bytes"))],
+    ["sent since the start", counted(server.records, "event") + ", " + bytes(server.bytes)],
     ["refused", short(total(server.refused))],
   ]);
 }
