@@ -27,6 +27,7 @@ from tests.archive.samples_archive import (
     read_all,
 )
 from turbod.archive.reading.history import FRAMES_A_CALL, History
+from turbod.archive.reading.nearest import FORGOTTEN_SECONDS
 from turbod.archive.stores.store import Listed, Source, StoreFault
 from turbod.eventlog.chunk import Gap
 from turbod.eventlog.reader import HistoryUnavailable, Pruned
@@ -481,6 +482,25 @@ async def test_after_a_minute_without_an_answer_history_is_unavailable(
                 await history.read(0, EVERYTHING, newer=NoLog())
             assert history.statistics().fault == "the bucket is on holiday"
     assert [each["event"] for each in logged] == ["archive_away"]
+
+
+async def test_a_fault_that_nobody_meets_any_more_is_forgotten(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Who met it went away, and nobody else asks whether the store is back."""
+    autojump_clock.autojump_threshold = THREAD_SECONDS
+    archive = Archive(tmp_path)
+    archive.add_hours([0], 60)
+    await archive.relist()
+    store = Watched(archive.store)
+    store.fault = StoreFault("the bucket is on holiday")
+    async with archive.opened(store=store) as history:
+        with trio.move_on_after(20):
+            await history.read(0, EVERYTHING, newer=NoLog())
+        await trio.sleep(FORGOTTEN_SECONDS - 30)
+        assert history.statistics().fault == "the bucket is on holiday"
+        await trio.sleep(30)
+        assert history.statistics().fault is None
 
 
 async def test_what_is_remembered_of_a_store_is_no_answer(

@@ -15,6 +15,8 @@ from turbod.archive.stores.store import Listed, NotThere, Source, StoreFault
 
 THREADS: Final = 4
 QUIET_SECONDS: Final = 5.0  # without a fault, until the store counts as back
+# Who waits for the store makes it fail again well before that; later, nobody waits any more.
+FORGOTTEN_SECONDS: Final = 240.0
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -22,14 +24,10 @@ log = structlog.get_logger()
 
 
 class Nearest:
-    """A Source of the objects in a catalogue.
-
-    Attributes:
-        fault: what keeps the store from answering, in words, or None.
-    """
+    """A Source of the objects in a catalogue."""
 
     def __init__(self, catalogue: Catalogue, store: Source) -> None:
-        self.fault: str | None = None
+        self._fault: str | None = None
         self._catalogue = catalogue
         self._store = store
         self._doubtful: set[Path] = set()
@@ -40,6 +38,12 @@ class Nearest:
     def url(self) -> str:
         """Where the store is."""
         return self._store.url
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps the store from answering who reads now, in words, or None."""
+        is_fresh = trio.current_time() < self._failed_at + FORGOTTEN_SECONDS
+        return self._fault if is_fresh else None
 
     async def list(self, *, after: str = "") -> builtins.list[Listed]:
         """Return what the store lists."""
@@ -97,14 +101,14 @@ class Nearest:
         return data
 
     def _note_fault(self, fault: str) -> None:
-        if self.fault is None:
+        if self._fault is None:
             log.warning("archive_away", archive=self.url, error=fault)
-        self.fault, self._failed_at = fault, trio.current_time()
+        self._fault, self._failed_at = fault, trio.current_time()
 
     def _note_answer(self) -> None:
-        if self.fault is not None and trio.current_time() >= self._failed_at + QUIET_SECONDS:
+        if self._fault is not None and trio.current_time() >= self._failed_at + QUIET_SECONDS:
             log.info("archive_back", archive=self.url)
-            self.fault = None
+            self._fault = None
 
 
 def _pread(path: Path, offset: int, size: int) -> bytes:
