@@ -63,6 +63,73 @@ def test_alerts_and_dashboard_use_only_what_is_documented() -> None:
     assert not set(re.findall(r"\bturbod_\w+", text)) - series()
 
 
+TARGET = 'job="turbod", instance="localhost:8080"'
+# Series, as promtool writes them a minute, and when an alert fires and when it does not.
+HARD_CASES = {
+    "a gap told before the first look, after three hours": (
+        "TurbodGap",
+        {
+            "turbod_upstream_gaps_total{}": "0x9 stale _x179 1x99",
+            "turbod_start_time_seconds{}": "100x9 stale _x179 11000x99",
+        },
+        {5: False, 195: True, 215: True, 225: False},
+    ),
+    "as many gaps as the process before told": (
+        "TurbodGap",
+        {"turbod_upstream_gaps_total{}": "1x199", "turbod_start_time_seconds{}": "5x99 6x99"},
+        {50: False, 105: True, 125: True, 135: False},
+    ),
+    "more connections than a reload allows from now on": (
+        "TurbodAboveBound",
+        {
+            'turbod_bound_used_items{what="connections"}': "900x300",
+            'turbod_bound_limit_items{what="connections"}': "1000x99 100x200",
+        },
+        {50: False, 250: False},
+    ),
+    "more connections than were ever allowed": (
+        "TurbodAboveBound",
+        {
+            'turbod_bound_used_items{what="connections"}': "900x99 1300x200",
+            'turbod_bound_limit_items{what="connections"}': "1000x300",
+        },
+        {50: False, 200: True},
+    ),
+    "a disk for six sealed hours, which does not hold a plain one": (
+        "TurbodDiskSoonFull",
+        {
+            'turbod_archive_room_seconds{what="disk"}': "300000x59 21600x59",
+            "turbod_disk_free_bytes{}": "5e9x59 3e8x59",
+            "turbod_log_disk_bytes{}": "0+8e6x59 0+8e6x59",
+        },
+        {50: False, 90: True},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HARD_CASES)
+def test_alerts_fire_when_they_should_and_not_before_or_after(tmp_path: Path, case: str) -> None:
+    alert, series, expected = HARD_CASES[case]
+    inputs = [
+        {"series": name.replace("}", f", {TARGET}}}").replace("{, ", "{"), "values": values}
+        for name, values in series.items()
+    ]
+    checks = [
+        {
+            "expr": f'group(ALERTS{{alertname="{alert}", alertstate="firing"}})',
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+        }
+        for minute, fires in expected.items()
+    ]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": checks}
+    file = tmp_path / "test.json"
+    file.write_text(
+        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]})
+    )
+    promtool("test", "rules", str(file))
+
+
 def test_every_alert_says_how_bad_it_is_what_is_and_what_to_do() -> None:
     for rule in re.split(r"(?m)^ +- alert: ", RULES.read_text())[1:]:
         name = rule.partition("\n")[0]
