@@ -1,7 +1,7 @@
 """Every hour of the last weeks: where it lies, and whether something of it is missing. Pure."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final, Literal
 
 import msgspec
@@ -78,10 +78,11 @@ def hours(
         shown.setdefault(hour.hour, _plain(hour))
     since = shown_since(now_us)
     gaps = [gap for hour in shown.values() for gap in hour.gaps]
-    for first, last, state in _absences(objects, contents, gaps):
-        for at in range(max(first, since), last, HOUR_US):
-            within = [gap for gap in gaps if gap.after < at + HOUR_US and gap.before > at]
-            shown.setdefault(at, Hour(hour_name(at), state, gaps=within[:MAX_GAPS]))
+    wide = [gap for gap in gaps if gap.after < gap.before - gap.before % HOUR_US]
+    for at in _missing(objects, contents, wide, since=since, now_us=now_us):
+        if at not in shown:
+            within = (gap for gap in wide if gap.after < at + HOUR_US and gap.before > at)
+            shown[at] = Hour(hour_name(at), "missing", gaps=list(islice(within, MAX_GAPS)))
     return [shown[at] for at in sorted(shown, reverse=True) if at >= since]
 
 
@@ -109,17 +110,27 @@ def _plain(hour: PlainHour) -> Hour:
     return Hour(name, "plain", is_here=True, size=hour.size, gaps=gaps)
 
 
+def _missing(
+    objects: Sequence[Held],
+    contents: Mapping[Name, Contents | None],
+    gaps: Sequence[Gap],
+    *,
+    since: int,
+    now_us: int,
+) -> Iterator[int]:
+    """Yield each hour of which there is nothing, once, however many stretches it lies in."""
+    for first, last in sorted(_absences(objects, contents, gaps)):
+        yield from range(max(first, since), min(last, now_us), HOUR_US)
+        since = max(since, last)
+
+
 def _absences(
     objects: Sequence[Held], contents: Mapping[Name, Contents | None], gaps: Sequence[Gap]
-) -> Iterator[tuple[int, int, State]]:
-    """Yield stretches of hours of which there is nothing: from, to, and why."""
+) -> Iterator[tuple[int, int]]:
+    """Yield stretches of hours of which there is nothing: from, to."""
     for gap in gaps:
-        yield (
-            gap.after - gap.after % HOUR_US + HOUR_US,
-            gap.before - gap.before % HOUR_US,
-            "missing",
-        )
+        yield gap.after - gap.after % HOUR_US + HOUR_US, gap.before - gap.before % HOUR_US
     for held, older in pairwise(objects):
         known = contents.get(held.name)
         if known and known.previous > older.name.last:
-            yield older.name.end, held.name.hour, "missing"
+            yield older.name.end, held.name.hour

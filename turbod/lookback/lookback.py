@@ -154,7 +154,8 @@ class Lookback:
             await heartbeat.sleep(RETRY_SECONDS)
             return False
         else:
-            self._contents[held.name] = Contents(index.records, index.previous, index.gaps)
+            gaps = index.gaps[: calendar.MAX_GAPS]
+            self._contents[held.name] = Contents(index.records, index.previous, gaps)
         return True
 
     def _shown(self) -> list[Held]:
