@@ -41,3 +41,14 @@ def test_neither_their_number_nor_their_words_grow_without_end() -> None:
     assert len(incidents) == KEPT
     assert incidents.newest_first()[0].what == f"fault {2 * KEPT - 1}"
     assert {len(each.words) for each in incidents.newest_first()} == {MAX_WORDS}
+
+
+def test_what_lasts_is_not_pushed_out_by_what_comes_and_goes() -> None:
+    incidents = Incidents()
+    incidents.look({"archive": "failing"}, now_us=1)
+    for number in range(2 * KEPT):
+        incidents.happened(f"fault {number}", "", now_us=2 + number)
+    incidents.look({"archive": "failing"}, now_us=10 * KEPT)
+    assert len(incidents) == KEPT
+    (oldest,) = (each for each in incidents.newest_first() if each.ended is None)
+    assert (oldest.what, oldest.began) == ("archive", 1)

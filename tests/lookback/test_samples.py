@@ -109,3 +109,15 @@ async def test_what_has_happened_is_told_of_what_was_counted(quiet: Snapshot) ->
     assert faults(now, quiet).keys() - faults(quiet, quiet).keys() == {"unresolved"}
     assert "unresolved" not in faults(now, now)
     assert moments(now, now) == {}
+
+
+async def test_after_the_clock_was_set_back_what_was_told_is_not_told_again(
+    quiet: Snapshot,
+) -> None:
+    samples = Samples()
+    for seconds in (7200, 7210, 10, 20):
+        samples.add(later(quiet, seconds), later(quiet, seconds - 10))
+    told = samples.since(0)["seconds"]
+    assert len(told) == 4
+    assert samples.since(told[-1])["seconds"] == []
+    assert samples.since(told[-2])["seconds"] == told[-1:]

@@ -1,6 +1,5 @@
 """What went wrong lately, from when to when; what comes back soon is the same again. Pure."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,10 +29,10 @@ class Incident(msgspec.Struct):
 
 
 class Incidents:
-    """The last KEPT, in the order in which they began."""
+    """The last KEPT, in the order in which they began; what lasts is kept before what is over."""
 
     def __init__(self) -> None:
-        self._kept: deque[Incident] = deque(maxlen=KEPT)
+        self._kept: list[Incident] = []
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -60,8 +59,14 @@ class Incidents:
         last = next((each for each in reversed(self._kept) if each.what == what), None)
         if last is None or (last.ended is not None and now_us - last.ended > SAME_AGAIN_US):
             last = Incident(what, "", now_us)
-            self._kept.append(last)
+            self._append(last)
         elif last.ended is not None:
             last.times += 1
         last.words = words[:MAX_WORDS]
         return last
+
+    def _append(self, incident: Incident) -> None:
+        if len(self._kept) == KEPT:
+            over = (at for at, each in enumerate(self._kept) if each.ended is not None)
+            del self._kept[next(over, 0)]
+        self._kept.append(incident)

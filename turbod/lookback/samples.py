@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
 from turbod.cursor import SECOND_US
@@ -70,8 +70,13 @@ class Samples:
         self._times.append(seen.now_us // SECOND_US)
 
     def since(self, after: int) -> dict[str, Any]:
-        """Return the columns of all samples above a time, in seconds since the epoch."""
-        first = next((at for at, time in enumerate(self._times) if time > after), len(self))
+        """Return the columns of the newest samples above a time, in seconds since the epoch.
+
+        Where the clock was set back, those before that are not told again and again.
+        """
+        first = len(self) - sum(
+            1 for _ in takewhile(lambda time: time > after, reversed(self._times))
+        )
         return {
             "seconds": list(islice(self._times, first, None)),
             "figures": _cut(self._columns, first),
