@@ -111,13 +111,17 @@ async def test_what_has_happened_is_told_of_what_was_counted(quiet: Snapshot) ->
     assert moments(now, now) == {}
 
 
-async def test_after_the_clock_was_set_back_what_was_told_is_not_told_again(
-    quiet: Snapshot,
-) -> None:
+async def test_a_clock_that_is_set_back_begins_the_samples_anew(quiet: Snapshot) -> None:
+    """A page that asks for what is above its newest gets each once, and no rate is made up."""
     samples = Samples()
-    for seconds in (7200, 7210, 10, 20):
-        samples.add(later(quiet, seconds), later(quiet, seconds - 10))
-    told = samples.since(0)["seconds"]
-    assert len(told) == 4
-    assert samples.since(told[-1])["seconds"] == []
-    assert samples.since(told[-2])["seconds"] == told[-1:]
+    assert quiet.log is not None
+    before = quiet
+    for number, seconds in enumerate((7200, 7210, 10, 20, 30)):
+        seen = later(quiet, seconds, log=replace(quiet.log, records=100 * number))
+        samples.add(seen, before)
+        before = seen
+    told = samples.since(0)
+    assert len(told["seconds"]) == 2
+    assert told["figures"]["events"] == [10, 10]
+    assert {len(column) for host in told["hosts"].values() for column in host.values()} == {2}
+    assert samples.since(told["seconds"][-1])["seconds"] == []

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any, Final
 
 from turbod.cursor import SECOND_US
@@ -60,8 +60,14 @@ class Samples:
         return len(self._times)
 
     def add(self, seen: Snapshot, before: Snapshot) -> None:
-        """Take one more, of what is seen now and was seen at the one before."""
-        seconds = max((seen.now_us - before.now_us) / SECOND_US, 0.001)
+        """Take one more, of what is seen now and was seen at the one before.
+
+        Where the clock was set back in between, all before that has no place any more.
+        """
+        seconds = (seen.now_us - before.now_us) / SECOND_US
+        if seconds <= 0:
+            self._clear()
+            return
         for name, level in LEVELS.items():
             self._columns[name].append(_rounded(level(seen)))
         for name, count in COUNTS.items():
@@ -70,18 +76,19 @@ class Samples:
         self._times.append(seen.now_us // SECOND_US)
 
     def since(self, after: int) -> dict[str, Any]:
-        """Return the columns of the newest samples above a time, in seconds since the epoch.
-
-        Where the clock was set back, those before that are not told again and again.
-        """
-        first = len(self) - sum(
-            1 for _ in takewhile(lambda time: time > after, reversed(self._times))
-        )
+        """Return the columns of all samples above a time, in seconds since the epoch."""
+        first = next((at for at, time in enumerate(self._times) if time > after), len(self))
         return {
             "seconds": list(islice(self._times, first, None)),
             "figures": _cut(self._columns, first),
             "hosts": {url: _cut(columns, first) for url, columns in self._hosts.items()},
         }
+
+    def _clear(self) -> None:
+        self._times.clear()
+        self._hosts.clear()
+        for column in self._columns.values():
+            column.clear()
 
     def _add_hosts(self, seen: Snapshot, before: Snapshot, seconds: float) -> None:
         """Keep every host's columns as long as the others, whenever it was first seen."""
