@@ -253,6 +253,74 @@ async def test_a_hostile_post_is_text_and_stays_in_its_place(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+async def test_a_name_that_cannot_be_seen_is_none_and_a_liked_feed_is_no_lost_post(
+    tmp_path: Path,
+) -> None:
+    invisible = "\u200b\u2800\u3164\u2060\ue000\u0301\U000e0041"
+    author = {"did": DID, "handle": "ada.example", "displayName": invisible}
+    views: dict[str, Any] = {"user": {**author, "followersCount": {"valueOf": 1, "toString": 1}}}
+    feed = {"subject": {"uri": f"at://{DID}/app.bsky.feed.generator/cats"}}
+    like = {"operation": "create", "collection": "app.bsky.feed.like", "record": feed}
+    message = {"kind": "commit", "commit": like}
+    received = {
+        "did": DID,
+        "message": message,
+        "hydrated_metadata": {**views, "subject_post": None},
+    }
+    async with shown(tmp_path) as (tab, _):
+        text = await tab.evaluate(f"card({json.dumps(received)}).textContent")
+        assert text.startswith("Aada.example@ada.example")
+        assert text.endswith("likes a feed")
+
+
+@pytest.mark.slow
+async def test_words_of_faults_turn_nothing_around_them(tmp_path: Path) -> None:
+    turning = "refused \u202edesufer\u2066 " + "x" * 10_000
+    incident = {"what": "host", "words": turning, "began": 1, "ended": 5_000_000, "times": 1}
+    told = {"step_seconds": 10, "seconds": [], "figures": {}, "hosts": {}, "incidents": [incident]}
+    hour = {"hour": f"{datetime.now(UTC):%Y-%m-%dT%H}", "state": "plain"}
+    gap = {"after": 1, "before": 2, "message": turning}
+    calendar = {"now": 0, "is_whole": True, "hours": [{**hour, "gaps": [gap]}]}
+    lookback = {
+        "/status/samples": lambda _: json.dumps(told).encode(),
+        "/status/hours": lambda _: json.dumps(calendar).encode(),
+    }
+    hosts = [{**host, "state": "waiting", "last_error": turning} for host in STATUS["hosts"]]
+    appview = {"down": True, "last_error": turning}
+    status = {**STATUS, "hosts": hosts, "appview": appview, "log": {"fault": turning}}
+    async with shown(tmp_path, status=lambda: status, lookback=lookback) as (tab, _):
+        for place in ("#faults li", "#hosts .reason", "#incidents .entry", "#gaps li"):
+            shows = f"document.querySelector('{place}')?.textContent.includes('refused desufer')"
+            await tab.until(shows)
+        text = await tab.evaluate("document.querySelector('main').textContent")
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
+        assert "x" * 600 not in text
+
+
+@pytest.mark.slow
+async def test_a_visitor_whose_clock_is_wrong_sees_the_same_plots(tmp_path: Path) -> None:
+    """And two looks at the same time bring each sample once."""
+    all_of_it = json.loads(samples(datetime.now(UTC)))
+    nothing = {**all_of_it, "seconds": [], "figures": {}, "hosts": {}}
+    kept = len(all_of_it["seconds"])
+    lookback = {
+        "/status/samples": lambda query: json.dumps(nothing if query else all_of_it).encode(),
+        "/status/hours": lambda _: b"{}",
+    }
+    lengths = (
+        "[past.seconds, ...Object.values(past.figures), ...Object.values(past.hosts)"
+        ".flatMap(Object.values)].map(column => column.length)"
+    )
+    async with shown(tmp_path, lookback=lookback) as (tab, _):
+        await tab.until("past.seconds.length")
+        await tab.evaluate("Date.now = () => performance.timeOrigin + performance.now() + 3600e3")
+        await tab.evaluate("lookBack().then(lookBack)")
+        assert set(await tab.evaluate(lengths)) == {kept}
+        await tab.evaluate("past = nothing(); Promise.all([lookBack(), lookBack()])")
+        assert set(await tab.evaluate(lengths)) == {kept}
+
+
+@pytest.mark.slow
 async def test_what_is_chosen_is_what_is_asked_for_and_what_is_told_to_others(
     tmp_path: Path,
 ) -> None:

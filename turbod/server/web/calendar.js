@@ -33,7 +33,7 @@ function showCalendar() {
   showLegend(byName);
   const gaps = new Map(list(told.hours).flatMap(hour => list(hour.gaps)).map(gap => [gap.after, gap]));
   el("gaps").replaceChildren(...[...gaps.values()].sort((a, b) => b.after - a.after).slice(0, 10).map(gap =>
-    make("li", "", gapWords(gap) + ", events may be missing: " + String(gap.message || "").slice(0, 300))));
+    make("li", "", gapWords(gap) + ", events may be missing: " + line(gap.message, 300))));
 }
 function cell(name, byName, oldest, now) {
   const hour = byName.get(name), isComing = Date.parse(name + ":00Z") > now;

@@ -1,7 +1,8 @@
 // The last hours: samples that the server took, drawn small.
 const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"]];
 const WIDTH = 600, HEIGHT = 150, BINS = 300, KEPT = 2200;
-let past = { seconds: [], figures: {}, hosts: {}, incidents: [] }, step = 10, spanSeconds = 21600, pointed = null, shownSeconds = 3600;
+const nothing = () => ({ seconds: [], figures: {}, hosts: {}, incidents: [] });
+let past = nothing(), step = 10, spanSeconds = 21600, pointed = null, shownSeconds = 3600;
 
 // What each plot shows. `lines` are drawn over one another, `stack` on top of one another.
 const PLOTS = [
@@ -153,7 +154,7 @@ function showHosts(hosts) {
     const state = card.querySelector(".pill"), reason = card.querySelector(".reason");
     state.textContent = String(host.state).replace("_", " ");
     state.className = "pill " + (host.state === "live" ? "good" : isAway ? "bad" : "warn");
-    reason.textContent = isAway ? String(host.last_error || "").slice(0, 300) : "";
+    reason.textContent = isAway ? line(host.last_error, 300) : "";
     const before = list(object(seenBefore).hosts).find(each => each.url === host.url);
     const rate = before ? Math.max(0, host.received - before.received) * 1e6 / Math.max(1, seen.now - seenBefore.now) : null;
     card.querySelector("dl").replaceChildren(...[["events a second", isAway ? "–" : short(rate)], ["behind the clock", span(host.lag_seconds)],
@@ -175,7 +176,7 @@ const when = us => new Date(us / 1000).toLocaleDateString("en", { day: "numeric"
 function showIncidents() {
   const shown = list(past.incidents).slice(0, 40).map(each => {
     const isOn = each.ended == null, lasted = isOn ? 0 : (each.ended - each.began) / 1e6;
-    const words = make("span", "", each.words, make("span", "soft", (each.times > 1 ? " · " + each.times + " times" : "") +
+    const words = make("span", "", line(each.words, 500), make("span", "soft", (each.times > 1 ? " · " + each.times + " times" : "") +
       (isOn ? "" : lasted >= 1 ? " · for " + span(lasted) : "")));
     return make("li", isOn ? "entry on" : "entry", make("time", "", when(each.began) + (isOn ? ", still so" : "")), words);
   });
@@ -184,10 +185,11 @@ function showIncidents() {
 
 let backTimer = 0;
 async function lookBack() {
-  clearTimeout(backTimer);
   try {
-    const after = past.seconds[past.seconds.length - 1];
-    const told = await (await ask("/status/samples" + (after ? "?after=" + after : ""))).json();
+    const newest = () => past.seconds[past.seconds.length - 1];
+    if (seen.now && newest() > seen.now / 1e6 + 120) past = nothing();  // the server's clock was set back
+    const after = newest(), told = await (await ask("/status/samples" + (after ? "?after=" + after : ""))).json();
+    if (newest() !== after) return;  // who looked at the same time was quicker
     step = told.step_seconds || step;
     const grow = (old, fresh) => [...list(old), ...list(fresh)].slice(-KEPT);
     const unknown = past.seconds.map(() => null);  // what was not there before begins where the others stand
@@ -199,10 +201,10 @@ async function lookBack() {
       seconds: grow(past.seconds, told.seconds), figures: columns(past.figures, told.figures), incidents: told.incidents,
       hosts: Object.fromEntries(names(past.hosts, told.hosts).map(url => [url, columns(past.hosts[url], object(told.hosts)[url])])),
     };
-    if (after && !list(told.seconds).length && Date.now() / 1000 - after > 120) past.seconds = [];  // its clock was set back
     if (!document.hidden || !after) { paintAll(); showIncidents(); }
   } catch (error) {
     if (error.status === 401) return;  // until there is another token
   }
+  clearTimeout(backTimer);  // one at a time, as with `look`
   backTimer = setTimeout(lookBack, 10000);
 }

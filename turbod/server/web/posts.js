@@ -9,6 +9,8 @@ function cut(value, most) {
   return clean.length > most ? clean.slice(0, most).replace(/[\ud800-\udbff]$/, "") + "…" : clean;
 }
 const line = (value, most) => cut(value, most).replace(/\s+/g, " ").trim();
+// A name, or a title: empty where nothing of it could be seen.
+const named = (value, most) => /[^\s\p{DI}\p{M}\p{C}\u2800]/u.test(cut(value, most)) ? line(value, most) : "";
 
 function hueOf(did) {
   let sum = 0;
@@ -16,15 +18,15 @@ function hueOf(did) {
   return "h" + sum % 8;
 }
 function face(person, did, isSmall) {
-  const letters = (line(person.displayName, 60) || text(person.handle)).match(/[\p{L}\p{N}]/gu) || ["?"];
-  const made = make("span", "face " + hueOf(did || person.did) + (isSmall ? " small-face" : ""), (isSmall ? letters[0] : letters.slice(0, 1)[0]).toUpperCase());
+  const [letter] = (named(person.displayName, 60) || line(person.handle, 60)).match(/[\p{L}\p{N}]/u) || ["?"];
+  const made = make("span", "face " + hueOf(did || person.did) + (isSmall ? " small-face" : ""), letter.toUpperCase());
   made.setAttribute("aria-hidden", "true");
   return made;
 }
 const isolated = (words, tag = "bdi", className = "") => make(tag, className, words);
 const handle = person => person.handle && person.handle !== "handle.invalid" ? "@" + line(person.handle, 80) : line(person.did, 60);
 function nameOf(person, did) {
-  return line(person.displayName, 64) || line(person.handle, 64) || line(did || person.did, 40) || "somebody";
+  return named(person.displayName, 64) || named(person.handle, 64) || named(did || person.did, 40) || "somebody";
 }
 // A name is a button: it puts the account into the filter.
 function who(person, did, at) {
@@ -68,14 +70,18 @@ function media(embed) {
   if (inner.external) {
     let host = "";
     try { host = new URL(inner.external.uri).host; } catch { /* no address is no host */ }
-    return make("p", "media", make("span", "", "↗ ", isolated(line(inner.external.title, 140) || "a link"), host ? isolated(" · " + line(host, 60)) : null));
+    return make("p", "media", make("span", "", "↗ ", isolated(named(inner.external.title, 140) || "a link"), host ? isolated(" · " + line(host, 60)) : null));
   }
   if (inner.video) return make("p", "media", make("span", "", "▷ video", inner.alt ? isolated(": " + line(inner.alt, 140)) : null));
   return null;
 }
 // A view of another post: of the parent, the quoted one, the one that is liked.
+const OTHERS = new Map([["app.bsky.feed.generator", "a feed"], ["app.bsky.graph.list", "a list"], ["app.bsky.graph.starterpack", "a starter pack"],
+  ["app.bsky.labeler.service", "a labeler"]]);  // may be liked and quoted, too
 function other(view, className, lead, uri, unresolved) {
   if (!view) {
+    const kind = OTHERS.get(uri.slice(0, 4096).split("/")[3]);
+    if (kind) return make("div", "other " + className, make("p", "act", lead + " " + kind));
     const why = unresolved.includes(uri) ? "could not be had in time" : "is not there any more";
     return uri ? make("div", "other " + className, make("p", "act missing", lead + " a post that " + why)) : null;
   }
@@ -109,7 +115,7 @@ function body(event, views) {
 }
 function card(received) {
   const event = object(received.message), views = object(received.hydrated_metadata), person = object(views.user), did = text(received.did);
-  const followers = person.followersCount > 0 && Number.isFinite(person.followersCount) ? counted(person.followersCount, "follower") : "";
+  const followers = Number.isFinite(person.followersCount) && person.followersCount > 0 ? counted(person.followersCount, "follower") : "";
   const mentioned = Object.values(object(views.mentions)).filter(Boolean).slice(0, 3).map(each => nameOf(object(each)));
   const foot = make("p", "foot", followers, mentioned.length ? make("span", "", "mentions ", ...mentioned.flatMap((name, i) => [i ? ", " : "", isolated(name)])) : null,
     list(views.unresolved).length ? make("span", "", counted(views.unresolved.length, "view") + " not had in time") : null);

@@ -44,7 +44,7 @@ function showHydration() {
   rows("hydration", [
     ["calls a second, of those allowed", number(calls) + " of " + number(view.rate) + remaining],
     ["places used in a call", view.fill == null ? "–" : share(view.fill, 1)],
-    ["the AppView answers", view.down ? view.last_error || "no" : total(view.calls) ? "yes" : "–", view.down],
+    ["the AppView answers", view.down ? line(view.last_error, 200) || "no" : total(view.calls) ? "yes" : "–", view.down],
     ["events waiting for views", short(hydration.waiting_events) +
       (hydration.waiting_events ? ", the oldest " + span(hydration.oldest_waiting_seconds) : "")],
     ["views built from the stream itself", short(hydration.from_stream)],
@@ -85,7 +85,7 @@ function show(told) {
   pill(...(STATES[told.upstream] || [String(told.upstream || "not known"), "warn"]));
   document.title = (faults.length ? "⚠ " : "") + "turbod · " + (STATES[told.upstream] || [""])[0];
   el("faults").hidden = !faults.length;
-  el("faults").replaceChildren(...faults.map(words => make("li", "", words.slice(0, 500))));
+  el("faults").replaceChildren(...faults.map(words => make("li", "", line(words, 500))));
   el("rate").textContent = short(told.events_per_minute);
   el("lag").textContent = span(told.lag_seconds);
   el("subscribers").textContent = number(object(told.server).subscribers);

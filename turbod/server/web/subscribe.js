@@ -82,7 +82,7 @@ async function explain(asked) {
   const same = new URLSearchParams([...asked].filter(([name]) => name !== "batch"));
   same.set("limit", "1");
   try { await ask("/records?" + same); } catch (error) {
-    if (error.status === 400) { el("wrong").textContent = error.message; return true; }
+    if (error.status === 400) { el("wrong").textContent = line(error.message, 500); return true; }
   }
   return false;
 }
