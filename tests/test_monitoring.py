@@ -144,6 +144,12 @@ def test_every_alert_stands_in_the_docs_and_no_other() -> None:
     assert sorted(re.findall(r"(?m)^\| `(Turbod\w+)` \|", text)) == sorted(named)
 
 
+def test_only_of_rates_nothing_is_drawn_as_0() -> None:
+    """Beside seconds that are left it would be read as none left."""
+    with_0 = [expression for expression in expressions() if "vector(0)" in expression]
+    assert all(expression.startswith("rate(") for expression in with_0), with_0
+
+
 def test_panels_of_the_dashboard_do_not_overlap() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     for one, other in combinations([panel["gridPos"] for panel in DASHBOARD["panels"]], 2):
