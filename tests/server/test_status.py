@@ -108,13 +108,18 @@ async def test_a_page_is_bounded_in_bytes_and_in_work(
         assert len(rare) >= 3
 
 
-async def test_pages_on_their_way_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("path", ["/records?cursor=0", "/status/samples", "/status/hours"])
+async def test_long_answers_on_their_way_are_bounded(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """So that thousands of clients that read nothing cannot make us keep as many."""
     monkeypatch.setattr(status, "CONCURRENT_PAGES", 2)
-    async with serving(tmp_path) as harness:
+    monkeypatch.setattr(status, "CONCURRENT_LOOKS", 2)
+    long = b"0" * 5_000_000
+    lookback = {"/status/samples": lambda _: long, "/status/hours": lambda _: long}
+    async with serving(tmp_path, lookback=lookback) as harness:
         await harness.fill(40, padding=25_000)
-        request = b"GET /records?cursor=0 HTTP/1.1\r\nHost: a\r\n\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
         async with await harness.connect() as one, await harness.connect() as two:
             for stream in (one, two):  # that do not read
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -125,7 +130,7 @@ async def test_pages_on_their_way_are_bounded(
                     and harness.server.statistics().connections == 2
                 )
             )
-            assert (await harness.get("/records?cursor=0")).error == (429, "TooManyConnections")
+            assert (await harness.get(path)).error == (429, "TooManyConnections")
             assert (await harness.get("/healthz")).status == 200
 
 

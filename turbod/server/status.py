@@ -1,6 +1,7 @@
 """The plain GETs: the page, health, readiness, metrics, status and records."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINES_TYPE: Final = "application/jsonl"
 NO_SUCH_QUERY: Final = "/status/samples takes after=SECONDS, /status/hours takes nothing"
 CONCURRENT_PAGES: Final = 32  # of /records, each about 1 MiB until it is sent
+CONCURRENT_LOOKS: Final = 32  # at the last hours, each some 0.7 MB until it is sent
 
 Lookback = Callable[[str], bytes | None]  # JSON for a query; None where it takes no such one
 
@@ -52,6 +54,7 @@ class Plain:
         self._archive = archive
         self._lookback = lookback or {}
         self._pages = trio.CapacityLimiter(CONCURRENT_PAGES)
+        self._looks = trio.CapacityLimiter(CONCURRENT_LOOKS)
         self._page = Page(services.served)
 
     def adapt(self) -> None:
@@ -88,18 +91,15 @@ class Plain:
             self.check_ready()
             await self._archive.answer(request, send, outlet, guest=guest, asked=self._asked)
             return
-        if request.path != "/records":
+        if request.path in self._lookback:
+            with _place(self._looks, "looks at the last hours"):
+                await send(self._look_back(request))
+        elif request.path == "/records":
+            self.check_ready()
+            with _place(self._pages, "pages"):
+                await send(await outlet.while_there(partial(self._records, request)))
+        else:
             await send(self._brief(request, guest))
-            return
-        self.check_ready()
-        try:
-            self._pages.acquire_nowait()
-        except trio.WouldBlock:
-            raise too_many_connections(f"{CONCURRENT_PAGES} pages are on their way") from None
-        try:
-            await send(await outlet.while_there(partial(self._records, request)))
-        finally:
-            self._pages.release()
 
     def _asked(self, text: str) -> int:
         _, asked = starting(text, self._services)
@@ -121,12 +121,13 @@ class Plain:
                 return _answer(request, self._metrics(), METRICS_TYPE)
             case "/status":
                 return _answer(request, _json(self._status()))
-            case path if path in self._lookback:
-                found = self._lookback[path](request.query)
-                if found is None:
-                    raise Refusal(400, "InvalidRequest", NO_SUCH_QUERY)
-                return _answer(request, found)
         raise Refusal(404, "NotFound", "there is nothing here; / says what there is")
+
+    def _look_back(self, request: Request) -> bytes:
+        found = self._lookback[request.path](request.query)
+        if found is None:
+            raise Refusal(400, "InvalidRequest", NO_SUCH_QUERY)
+        return _answer(request, found)
 
     async def _records(self, request: Request) -> bytes:
         services = self._services
@@ -146,6 +147,19 @@ class Plain:
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         return _answer(request, page.body, LINES_TYPE, headers=page.headers)
+
+
+@contextmanager
+def _place(limiter: trio.CapacityLimiter, what: str) -> Iterator[None]:
+    """Take one of the places while an answer is made and sent, or refuse."""
+    try:
+        limiter.acquire_nowait()
+    except trio.WouldBlock:
+        raise too_many_connections(f"{limiter.total_tokens} {what} are on their way") from None
+    try:
+        yield
+    finally:
+        limiter.release()
 
 
 def check_archive_room(position: int, services: Services) -> None:
