@@ -3,7 +3,7 @@ const served = el("collections").dataset.served.split(", ").filter(Boolean);
 const POSTS = "app.bsky.feed.post";
 const isPostServed = served.some(name => name === POSTS || (name.endsWith("*") && POSTS.startsWith(name.slice(0, -1))));
 const form = el("filter");
-let shard = { of: 0, number: Math.random() }, socket = null, came = 0, cameSince = 0, cameFresh = 0, headThen = Infinity, lastCursor = 0, isInSight = false, wanted = new URLSearchParams();
+let shard = { of: 0, number: Math.random() }, socket = null, came = 0, cameSince = 0, cameFresh = 0, headThen = Infinity, lastCursor = 0, lastCame = 0, isInSight = false, wanted = new URLSearchParams();
 
 choices("collections", "checkbox", "wantedCollections", [...new Set([...(isPostServed ? [POSTS] : []), ...served])].slice(0, 30)
   .map(name => [name, name.replace(/^app\.bsky\./, "")]), isPostServed ? [POSTS] : []);
@@ -30,7 +30,7 @@ function onlyBy(did) {
 function sampled(parameters) {
   const asked = new URLSearchParams(parameters);
   const isNarrow = asked.has("wantedDids") || asked.has("aboutDids");
-  const isRecent = lastCursor / 1000 > Date.now() - 120000;  // longer out of sight: begin anew, as a visitor does
+  const isRecent = Date.now() - lastCame < 120000;  // longer out of sight: begin anew, as a visitor does
   if (lastCursor && isRecent) asked.set("cursor", String(lastCursor));
   else if (!asked.has("cursor")) asked.set("cursor", "-2m");
   if (!isNarrow && shard.of > 1) asked.set("shard", Math.floor(shard.number * shard.of) + "/" + shard.of);
@@ -74,6 +74,7 @@ function subscribe() {
     socket = null;
     feed(false, wasOpen ? "the server closed: " + (line(event.reason, 100) || "code " + event.code) : "refused");
     if (!wasOpen && await explain(asked)) return;
+    if (socket) return;  // somebody chose anew meanwhile
     retryTimer = setTimeout(subscribe, Math.min(30000, 2000 * 2 ** tries++) * (.5 + Math.random()));
   };
 }
@@ -82,7 +83,7 @@ async function explain(asked) {
   const same = new URLSearchParams([...asked].filter(([name]) => name !== "batch"));
   same.set("limit", "1");
   try { await ask("/records?" + same); } catch (error) {
-    if (error.status === 400) { el("wrong").textContent = line(error.message, 500); return true; }
+    if (error.status === 400 && !socket) { el("wrong").textContent = line(error.message, 500); return true; }
   }
   return false;
 }
@@ -92,6 +93,7 @@ function take(data) {
   if (Array.isArray(message)) {
     came += message.length;
     for (const each of message) if (object(each).cursor > headThen) cameFresh++;
+    lastCame = Date.now();
     lastCursor = Number(object(message[message.length - 1]).cursor) || lastCursor;
     for (const each of message.slice(-QUEUED)) if (each && typeof each === "object") enqueue(each);
   } else if (object(message).name === "Gap") {
