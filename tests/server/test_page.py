@@ -252,6 +252,69 @@ async def test_a_hostile_post_is_text_and_stays_in_its_place(tmp_path: Path) -> 
         assert tab.messages == []
 
 
+# A whole event, in which each value in turn is replaced by each of what nobody expects there.
+ANYTHING_ANYWHERE = """
+(() => {
+  const whole = () => JSON.parse(WHOLE), replaced = [0, true, -1, 1e308, "", "__proto__",
+    "javascript:alert(1)", "x".repeat(1e6), "\\ud800".repeat(1e5), "\\u202e".repeat(1e5) + "a",
+    "e" + "\\u0301".repeat(1e6), "\\u200d".repeat(1e6), "a\\n".repeat(1e5), [], {}, [[]],
+    Array(1e5).fill({}), {valueOf: 1, toString: 1}, JSON.parse("[".repeat(5e4) + "]".repeat(5e4)),
+    JSON.parse('{"__proto__": {"text": "owned"}, "length": 1e9}')];
+  const paths = (value, path) => value && typeof value === "object" ?
+    Object.entries(value).flatMap(([key, each]) => {
+      const at = [...path, key];
+      return [at, ...paths(each, at)];
+    }) : [];
+  const wrong = new Set();
+  let cards = 0;
+  for (const path of paths(whole(), [])) for (const value of replaced) {
+    const event = whole(), began = performance.now();
+    path.slice(0, -1).reduce((inside, key) => inside[key], event)[path[path.length - 1]] = value;
+    const made = card(event);
+    document.body.append(made);
+    if (made.offsetHeight > 1500 || made.textContent.length > 8000) wrong.add(path + ": long");
+    for (const {tagName} of made.querySelectorAll("*"))
+      if (!/^(SPAN|DIV|P|B|BDI|BUTTON|TIME)$/.test(tagName)) wrong.add(path + ": " + tagName);
+    made.remove();
+    if (performance.now() - began > 2000) wrong.add(path + ": slow");
+    cards++;
+  }
+  return [cards, [...wrong]];
+})()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("collection", ["feed.post", "graph.follow", "feed.generator"])
+async def test_whatever_stands_anywhere_in_an_event_becomes_a_small_card_at_once(
+    tmp_path: Path, collection: str
+) -> None:
+    embed = {
+        "$type": "app.bsky.embed.record",
+        "images": [{"alt": "a"}],
+        "record": {"uri": "at://x/app.bsky.feed.post/y", "record": {"uri": "at://x/y/z"}},
+        "external": {"uri": "https://a.example", "title": "a"},
+        "media": {"video": {}, "alt": "a"},
+    }
+    facet = {"index": {"byteStart": 0, "byteEnd": 3}, "features": [{"$type": "a#tag"}]}
+    record = {"text": "some text", "facets": [facet], "embed": embed}
+    record |= {"reply": {"parent": {"uri": "at://x/y/z"}}, "subject": {"uri": "at://x/y/z"}}
+    commit = {"operation": "create", "collection": f"app.bsky.{collection}", "record": record}
+    person = {"did": DID, "handle": "a.example", "displayName": "A", "followersCount": 3}
+    post_view = {"author": person, "record": record}
+    views = {"user": person, "mentions": {DID: person}, "unresolved": [DID]}
+    views |= dict.fromkeys(("parent_post", "quote_post", "subject_post"), post_view)
+    views |= {"subject_user": person} if collection == "graph.follow" else {}
+    message = {"kind": "commit", "commit": commit, "identity": {}, "account": {}}
+    whole = {"did": DID, "message": message, "hydrated_metadata": views}
+    script = ANYTHING_ANYWHERE.replace("WHOLE", json.dumps(json.dumps(whole)))
+    async with shown(tmp_path) as (tab, _):
+        cards, wrong = await tab.evaluate(script)
+        assert cards > 1000
+        assert wrong == []
+        assert tab.messages == []
+
+
 @pytest.mark.slow
 async def test_a_name_that_cannot_be_seen_is_none_and_a_liked_feed_is_no_lost_post(
     tmp_path: Path,

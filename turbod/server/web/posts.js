@@ -106,7 +106,7 @@ function body(event, views) {
       isQuote ? other(views.quote_post, "", "quoting", quoted, unresolved) : null];
   }
   const verb = VERBS[collection];
-  if (!verb) return [make("p", "act", text(commit.operation) + " a record of " + line(collection, 80)), textOf(record, 400)];
+  if (!verb) return [make("p", "act", line(commit.operation, 20) + " a record of " + line(collection, 80)), textOf(record, 400)];
   if ("subject_user" in views) {
     const person = object(views.subject_user), did = text(record.subject);
     return [make("p", "act", verb + " ", face(person, did, true), isolated(nameOf(person, did)), " ", isolated(person.handle ? handle(person) : "", "bdi", "soft"))];
