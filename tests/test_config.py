@@ -7,6 +7,8 @@ import pytest
 from turbod import config
 from turbod.config import ConfigError, Settings, load, table
 
+REPOSITORY = Path(__file__).parents[1]
+
 
 def options(*arguments: str) -> dict[str, object]:
     parser = argparse.ArgumentParser()
@@ -242,3 +244,15 @@ def test_a_reload_leaves_the_defaults_as_they_are() -> None:
 
 def test_a_reload_that_finds_nothing_new_changes_nothing() -> None:
     assert config.reload(load(options(), {}), load(options(), {})) == config.Reloaded()
+
+
+def test_what_the_tests_are_told_by_the_environment_keeps_no_command_from_running() -> None:
+    """They start commands of ours, which refuse a variable that looks like a setting."""
+    files = [*REPOSITORY.glob("tests/**/*.py"), REPOSITORY / ".ci" / "run"]
+    text = "".join(path.read_text() for path in files)
+    named = set(
+        re.findall(r'environ(?:\.get\(|\[)"(TURBOD_[A-Z_]+)"|export (TURBOD_[A-Z_]+)', text)
+    )
+    variables = {first or second for first, second in named}
+    assert {"TURBOD_AXE", "TURBOD_CAPTURES"} <= variables
+    config.load({}, dict.fromkeys(variables - {"TURBOD_CONFIG"}, "x"))

@@ -33,9 +33,10 @@ _ORIGIN: Final = rf"^https?://(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(:{_PORT})?$"
 _NETWORK: Final = r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"
 _PREFIX: Final = "TURBOD_"
 _AT_START: Final = {"restart": True}  # for what is read once; all else is read again at a reload
-# The file, what a client sends; the tests' data, and where they write what they measured.
+# What commands read beside settings; and what the tests do, which start commands of ours.
 _ELSEWHERE: Final = frozenset(
-    {"TURBOD_CONFIG", "TURBOD_TOKEN", "TURBOD_CAPTURES", "TURBOD_FIGURES"}
+    {"TURBOD_CONFIG", "TURBOD_TOKEN"}
+    | {"TURBOD_AXE", "TURBOD_CAPTURES", "TURBOD_FIGURES", "TURBOD_PHOTOGRAPHS"}
 )
 
 

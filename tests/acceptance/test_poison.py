@@ -43,12 +43,14 @@ def keys(lines: list[bytes]) -> set[tuple[str, ...]]:
 
 async def goes_on(simulation: Simulation, follower: Follower) -> None:
     """See that an event that happens now is delivered, on the same connection."""
-    ends, wanted = len(follower.ends), None
+    ends, before, wanted = len(follower.ends), len(follower.lines), None
     for message in simulation.act("post"):
         event = json.loads(message)
         if event["kind"] == "commit" and event["commit"]["collection"] == "app.bsky.feed.post":
             wanted = key_of(event)
-    await until(lambda: wanted in keys(follower.lines[-20:]), seconds=20, what="the stream goes on")
+    await until(
+        lambda: wanted in keys(follower.lines[before:]), seconds=20, what="the stream goes on"
+    )
     assert len(follower.ends) == ends, "nobody is disconnected"
 
 
